@@ -1,0 +1,1 @@
+"""MiniVL: a from-scratch, readable implementation of InfiniteVL (arXiv 2512.08829)."""

@@ -1,0 +1,1 @@
+"""Modules with weights, from the norm to the hybrid block, under the released model's parameter names."""
