@@ -133,8 +133,8 @@ def ring(
     checks.same_device(ring=memory.keys, q=q, k=k, v=v)
     if memory.longest_write < T:
         raise ValueError(
-            f"a write of {T} tokens is too long for this ring: its {slots} slots and window of {memory.window} leave room "
-            f"for {memory.longest_write} at a time; split it, or make a ring of {memory.window - 1 + T} slots or more"
+            f"a write of {T} tokens is too long for this ring: its {slots} slots and window of {memory.window} leave "
+            f"room for {memory.longest_write} at a time; split it, or make a ring of {memory.window - 1 + T} slots or more"
         )
     if lengths is not None:
         checks.tensor("lengths", lengths, (B,), torch.int64)
