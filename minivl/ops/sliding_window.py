@@ -134,7 +134,7 @@ def ring(
     if memory.longest_write < T:
         raise ValueError(
             f"a write of {T} tokens is too long for this ring: its {slots} slots and window of {memory.window} leave "
-            f"room for {memory.longest_write} at a time; split it, or make a ring of {memory.window - 1 + T} slots or more"
+            f"room for {memory.longest_write} at a time; split it, or make a ring of {memory.window - 1 + T} slots"
         )
     if lengths is not None:
         checks.tensor("lengths", lengths, (B,), torch.int64)
