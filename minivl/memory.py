@@ -47,6 +47,10 @@ class LinearState:
     def tensors(self) -> dict[str, Tensor]:
         return {"state": self.state, "q_tail": self.q_tail, "k_tail": self.k_tail, "v_tail": self.v_tail}
 
+    def start(self) -> Tensor:
+        """The state to start a call from: a copy while gradients are on, since the backward pass will read it."""
+        return self.state.clone() if torch.is_grad_enabled() else self.state
+
     @torch.no_grad()
     def store(self, state: Tensor, q_tail: Tensor, k_tail: Tensor, v_tail: Tensor) -> None:
         """Take over what a call leaves, in place."""

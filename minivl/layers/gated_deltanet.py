@@ -83,7 +83,7 @@ class GatedDeltaNet(Mixer):
             k = k.masked_fill(padding[..., None, None], 0)
             gates = {name: gate.masked_fill(padding[..., None], 0) for name, gate in gates.items()}
 
-        out, state = self.rule(q, k, v, state=None if memory is None else memory.state, **gates)
+        out, state = self.rule(q, k, v, state=None if memory is None else memory.start(), **gates)
         if memory is not None:
             memory.store(state, q_tail, k_tail, v_tail)
         gate = rearrange(self.g_proj(x), "B T (H V) -> B T H V", V=self.config.linear_value_dim)

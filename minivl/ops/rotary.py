@@ -32,10 +32,10 @@ def mrope(positions: Tensor, *, width: int, theta: float, sections: tuple[int, .
             f"sections is {tuple(sections)}; it should be three numbers that sum to half the width, {width}"
         )
     wide = torch.float32 if positions.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    plane = torch.arange(width // 2, dtype=wide, device=positions.device)
-    frequency = theta ** (-2 * plane / width)
-    axis = torch.repeat_interleave(torch.tensor(sections)).to(positions.device)  # [0 × 16, 1 × 24, 2 × 24]
-    angle = positions[axis].permute(1, 2, 0) * frequency
+    frequency = theta ** (-2 * torch.arange(width // 2, dtype=wide, device=positions.device) / width)
+    axes = zip(positions, sections, strict=True)
+    of_plane = torch.cat([axis[..., None].expand(-1, -1, planes) for axis, planes in axes], dim=-1)
+    angle = of_plane * frequency
     angle = torch.cat([angle, angle], dim=-1)
     return angle.cos(), angle.sin()
 
