@@ -1,5 +1,7 @@
 """Small decoders for the tests of layers, memories and padding."""
 
+from itertools import pairwise
+
 import torch
 
 from minivl.config import DecoderConfig
@@ -59,9 +61,7 @@ def in_pieces(block, x, cuts, memory=None, **arguments) -> torch.Tensor:
     """The block's answer to x cut at the given times, with one memory."""
     memory = new_memory(block, len(x)) if memory is None else memory
     edges = [0, *sorted(cuts), x.shape[1]]
-    return torch.cat(
-        [block(x[:, a:b], memory=memory, **arguments) for a, b in zip(edges, edges[1:], strict=False)], dim=1
-    )
+    return torch.cat([block(x[:, a:b], memory=memory, **arguments) for a, b in pairwise(edges)], dim=1)
 
 
 def error(actual: torch.Tensor, oracle: torch.Tensor) -> float:

@@ -4,138 +4,49 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minivl.config import MIXERS, DecoderConfig
 from minivl.layers.decoder import DecoderLayer, HybridBlock
 from minivl.layers.feed_forward import SwiGLU
-from minivl.layers.norm import GatedRMSNorm, RMSNorm
 from minivl.ops.gated_delta_rule import gated_delta_rule
 
+from . import layer_claims
+from .layer_claims import BOUND, LayerCase, real
 from .models import PATTERNS, error, in_pieces, new_memory, small_block, tokens
 
-BOUND = 1e-10
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 every_mixer = pytest.mark.parametrize("mixer", MIXERS)
 
 
-def gated_deltanet_token_by_token(layer, x):
-    """One row x [T, D], one token and one head at a time, from the equations and nothing else."""
-    config = layer.config
-    H, K, V, taps = config.num_linear_heads, config.linear_head_dim, config.linear_value_dim, config.conv_size
-    inputs = {name: x @ getattr(layer, f"{name}_proj").weight.T for name in "qkv"}
-    state = torch.zeros(H, K, V, dtype=x.dtype)
-    rows = []
-    for t in range(len(x)):
-        mixed = {}
-        for name, projected in inputs.items():
-            weight = getattr(layer, f"{name}_conv1d").weight[:, 0]
-            total = sum(weight[:, taps - 1 - back] * projected[t - back] for back in range(min(taps, t + 1)))
-            mixed[name] = total * torch.sigmoid(total)
-        heads = []
-        for h in range(H):
-            q, k = (mixed[name][h * K : (h + 1) * K] for name in "qk")
-            q = q / torch.sqrt((q * q).sum() + 1e-6) / math.sqrt(K)
-            k = k / torch.sqrt((k * k).sum() + 1e-6)
-            v = mixed["v"][h * V : (h + 1) * V]
-            if config.mixer == "gated_delta":
-                time_step = torch.log1p(torch.exp(layer.a_proj.weight[h] @ x[t] + layer.dt_bias[h]))
-                state[h] = torch.exp(-torch.exp(layer.A_log[h]) * time_step) * state[h]
-            if config.mixer == "linear":
-                delta = v
-            else:
-                beta = 1 / (1 + torch.exp(-layer.b_proj.weight[h] @ x[t]))
-                delta = beta * (v - state[h].T @ k)
-            state[h] = state[h] + torch.outer(k, delta)
-            out = state[h].T @ q
-            out = out / torch.sqrt((out * out).mean() + config.norm_eps) * layer.o_norm.weight
-            gate = layer.g_proj.weight[h * V : (h + 1) * V] @ x[t]
-            heads.append(out * gate * torch.sigmoid(gate))
-        rows.append(layer.o_proj.weight @ torch.cat(heads))
-    return torch.stack(rows)
-
-
-def turned(x, positions, config):
-    """x [K] turned by the three positions, plane by plane."""
-    axis_of_plane = [axis for axis, count in enumerate(config.mrope_section) for _ in range(count)]
-    half = len(x) // 2
-    angle = torch.tensor(
-        [positions[axis_of_plane[c]].item() * config.rope_theta ** (-c / half) for c in range(half)], dtype=x.dtype
-    )
-    a, b = x[:half], x[half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()])
-
-
-def window_attention_token_by_token(layer, x, positions):
-    """One row x [T, D], positions [3, T], one query and one head at a time."""
-    config, window = layer.config, layer.window or len(x)
-    K, heads, key_heads = config.head_dim, config.num_attention_heads, config.num_key_value_heads
-    q, k, v = (x @ project.weight.T + project.bias for project in (layer.q_proj, layer.k_proj, layer.v_proj))
-    rows = []
-    for i in range(len(x)):
-        out = []
-        for h in range(heads):
-            from_h = slice(h // (heads // key_heads) * K, (h // (heads // key_heads) + 1) * K)
-            query = turned(q[i, h * K : (h + 1) * K], positions[:, i], config)
-            seen = range(max(0, i - window + 1), i + 1)
-            scores = torch.stack([query @ turned(k[j, from_h], positions[:, j], config) for j in seen]) / math.sqrt(K)
-            weights = scores.exp() / scores.exp().sum()
-            out.append(sum(weight * v[j, from_h] for weight, j in zip(weights, seen, strict=True)))
-        rows.append(layer.o_proj.weight @ torch.cat(out))
-    return torch.stack(rows)
-
-
 @every_mixer
 @given(T=st.integers(1, 24), seed=st.integers(0, 99))
-def test_linear_layer_equals_its_token_by_token_reference(mixer, T, seed):
-    layer = small_block("linear only", mixer, seed=seed).layers[0].self_attn
-    x = tokens(2, T, seed)
-    with torch.no_grad():
-        oracle = torch.stack([gated_deltanet_token_by_token(layer, row) for row in x])
-        assert error(layer(x), oracle) < BOUND
+def test_a_linear_layer_equals_its_token_by_token_reference(mixer, T, seed):
+    case = LayerCase("linear only", mixer, T, seed)
+    layer_claims.a_linear_layer_equals_its_token_by_token_reference(real, case)
 
 
 @pytest.mark.parametrize("pattern", ["window only", "teacher"])
 @given(T=st.integers(1, 20), seed=st.integers(0, 99))
-def test_attention_layer_equals_its_token_by_token_reference(pattern, T, seed):
-    layer = small_block(pattern, seed=seed).layers[0].self_attn
-    x = tokens(2, T, seed)
-    positions = torch.randint(0, 60, (3, 2, T), generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        oracle = torch.stack([window_attention_token_by_token(layer, x[b], positions[:, b]) for b in range(2)])
-        assert error(layer(x, positions=positions), oracle) < BOUND
+def test_an_attention_layer_equals_its_token_by_token_reference(pattern, T, seed):
+    case = LayerCase(pattern, T=T, seed=seed)
+    layer_claims.an_attention_layer_equals_its_token_by_token_reference(real, case)
 
 
-def test_block_is_norm_mixer_residual_norm_feed_forward_residual():
-    block = small_block()
-    x, positions = tokens(1, 9), torch.arange(9).expand(3, 1, 9)
-    y = x
-    for layer in block.layers:
-        y = y + layer.self_attn(layer.input_layernorm(y), positions=positions)
-        inner = layer.post_attention_layernorm(y)
-        mlp = layer.mlp
-        y = y + mlp.down_proj(F.silu(mlp.gate_proj(inner)) * mlp.up_proj(inner))
-    assert error(block(x), y) < BOUND
+@every_pattern
+@given(T=st.integers(1, 24), seed=st.integers(0, 99))
+def test_a_block_is_norm_mixer_residual_norm_feed_forward_residual(pattern, T, seed):
+    case = LayerCase(pattern, T=T, seed=seed)
+    layer_claims.a_block_is_norm_mixer_residual_norm_feed_forward_residual(real, case)
 
 
-def test_norm_is_cast_before_its_weight_multiplies():
-    norm = RMSNorm(64, 1e-6).bfloat16()
-    norm.weight.data.normal_()
-    x = torch.randn(5, 64).bfloat16()
-    wide = x.float()
-    normed = (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)).bfloat16()
-    assert torch.equal(norm(x), norm.weight * normed)
+def test_a_norm_is_cast_before_its_weight_multiplies():
+    layer_claims.a_norm_is_cast_before_its_weight_multiplies(real, LayerCase())
 
 
-def test_gated_norm_stays_in_float32_until_its_end():
-    norm = GatedRMSNorm(64, 1e-5).bfloat16()
-    norm.weight.data.normal_()
-    x, gate = torch.randn(2, 5, 64).bfloat16()
-    wide = x.float()
-    whole = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5) * norm.weight.float() * F.silu(gate.float())
-    assert torch.equal(norm(x, gate), whole.bfloat16())
+def test_a_gated_norm_stays_in_float32_until_its_end():
+    layer_claims.a_gated_norm_stays_in_float32_until_its_end(real, LayerCase())
 
 
 def test_parameters_have_the_released_names_and_shapes():
@@ -203,20 +114,15 @@ def test_released_memory_of_the_linear_layers_is_56_6_megabytes():
 
 @every_pattern
 @every_mixer
-@given(T=st.integers(1, 40), seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 40), max_size=5))
-def test_any_split_over_calls_gives_the_answer_of_one_call(pattern, mixer, T, seed, cuts):
-    block = small_block(pattern, mixer, seed=seed)
-    x = tokens(2, T, seed)
-    with torch.no_grad():
-        assert error(in_pieces(block, x, [cut for cut in cuts if cut <= T]), block(x)) < BOUND
+@given(T=st.integers(1, 40), seed=st.integers(0, 99))
+def test_any_split_over_calls_gives_the_answer_of_one_call(pattern, mixer, T, seed):
+    layer_claims.any_split_over_calls_gives_the_answer_of_one_call(real, LayerCase(pattern, mixer, T, seed))
 
 
 @every_pattern
-def test_decoding_equals_prefilling(pattern):
-    block, T = small_block(pattern), 30
-    x = tokens(2, T)
-    with torch.no_grad():
-        assert error(in_pieces(block, x, range(1, T)), block(x)) < BOUND
+@given(T=st.integers(1, 40), seed=st.integers(0, 99))
+def test_decoding_equals_prefilling(pattern, T, seed):
+    layer_claims.decoding_equals_prefilling(real, LayerCase(pattern, T=T, seed=seed))
 
 
 @every_pattern

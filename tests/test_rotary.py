@@ -1,7 +1,5 @@
 """Rotary positions: RoPE and M-RoPE against complex rotations written out plane by plane."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -9,33 +7,25 @@ from hypothesis import strategies as st
 
 from minivl.ops.rotary import mrope, rope, rotate, text_positions
 
-RELEASED = {"width": 128, "theta": 1e6, "sections": (16, 24, 24)}
-TINY = {"width": 8, "theta": 10.0, "sections": (2, 1, 1)}
+from . import rotary_claims
+from .rotary_claims import RELEASED, RotaryCase
 
 
-def rotated_plane_by_plane(x, positions, *, width, theta, sections):
-    """Turn x[b, t, h] as complex numbers x_c + i x_{c + K/2}, one plane after the other: obviously right, and slow."""
-    axis_of_plane = [axis for axis, count in enumerate(sections) for _ in range(count)]
-    out = torch.empty_like(x)
-    for b in range(x.shape[0]):
-        for t in range(x.shape[1]):
-            for c in range(width // 2):
-                angle = positions[axis_of_plane[c], b, t].item() * theta ** (-2 * c / width)
-                cos, sin = math.cos(angle), math.sin(angle)
-                real, imaginary = x[b, t, :, c], x[b, t, :, c + width // 2]
-                out[b, t, :, c] = real * cos - imaginary * sin
-                out[b, t, :, c + width // 2] = real * sin + imaginary * cos
-    return out
+def turn(x, positions, **shape):
+    return rotate(x, *mrope(positions, **shape))
 
 
-@given(st.integers(0, 2**31), st.sampled_from([RELEASED, TINY]), st.sampled_from([100, 2_000_000]))
-def test_mrope_turns_each_plane_by_its_own_axis(seed, shape, furthest):
-    generator = torch.Generator().manual_seed(seed)
-    positions = torch.randint(0, furthest, (3, 2, 4), generator=generator)
-    x = torch.randn(2, 4, 2, shape["width"], generator=generator, dtype=torch.float64)
-    out = rotate(x, *mrope(positions, **shape))
-    oracle = rotated_plane_by_plane(x, positions, **shape)
-    assert (out - oracle).norm() / oracle.norm() < 1e-9  # an angle of 2,000,000 keeps ten digits in float64
+cases = st.builds(RotaryCase, st.booleans(), st.sampled_from([100, 2_000_000]), st.integers(0, 2**31))
+
+
+@given(cases)
+def test_each_plane_turns_by_its_own_axis(case):
+    rotary_claims.each_plane_turns_by_its_own_axis(turn, case)
+
+
+@given(cases)
+def test_only_distances_matter(case):
+    rotary_claims.only_distances_matter(turn, case)
 
 
 def test_released_sections_are_time_height_width():
@@ -47,19 +37,6 @@ def test_released_sections_are_time_height_width():
         turned = {c for c in range(128) if sin[0, 0, c] != 0}
         assert turned == {*planes, *(c + 64 for c in planes)}
         assert all(cos[0, 0, c] == 1 for c in range(128) if c not in turned)
-
-
-@given(st.integers(0, 2**31), st.integers(0, 1000))
-def test_only_distances_matter(seed, shift):
-    generator = torch.Generator().manual_seed(seed)
-    q, k = torch.randn(2, 1, 5, 2, 128, generator=generator, dtype=torch.float64)
-    positions = torch.randint(0, 1000, (3, 1, 5), generator=generator)
-
-    def products(offset):
-        cos, sin = mrope(positions + offset, **RELEASED)
-        return torch.einsum("BiHK,BjHK->BHij", rotate(q, cos, sin), rotate(k, cos, sin))
-
-    assert torch.allclose(products(0), products(shift), rtol=0, atol=1e-10)
 
 
 def test_text_on_three_equal_axes_is_plain_rope():
