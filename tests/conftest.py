@@ -1,7 +1,9 @@
-"""What every test shares: two Hypothesis profiles, and what becomes of tests that need a GPU where there is none.
+"""What every test shares: two Hypothesis profiles, and what becomes of tests that need a GPU.
 
     python -m pytest                 the quick profile: few cases, the same ones each time
     python -m pytest --thorough      many cases, new ones each time; a failure prints how to run it again
+
+Tests marked `gpu` are skipped where there is no GPU, and counted at the end.
 """
 
 import pytest
@@ -12,7 +14,7 @@ settings.register_profile(
     "quick", max_examples=6, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile(
-    "thorough", max_examples=200, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+    "thorough", max_examples=100, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
 )
 
 NO_GPU = "needs a CUDA device, and this machine has none"

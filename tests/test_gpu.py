@@ -6,17 +6,16 @@ import torch
 from minivl.memory import Memory
 from minivl.ops import delta_rule, gated_delta_rule, linear_attention
 
-from .cases import by_name
 from .models import PATTERNS, error, in_pieces, new_memory, small_block, tokens
-from .regimes import GATED, Shape
+from .regimes import BY_NAME, GATED, Shape
 
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("regime", GATED, ids=by_name)
+@pytest.mark.parametrize("regime", GATED)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_every_rung_gives_the_oracle_s_answer(regime, dtype):
-    inputs = regime(Shape(T=150), 0, dtype, "cuda")
+    inputs = BY_NAME[regime](Shape(T=150), 0, dtype, "cuda")
     q, k, v, state = (inputs[name] for name in ("q", "k", "v", "state"))
     gates = {name: inputs[name] for name in ("log_decay", "beta")}
     bound = {torch.float64: 1e-8, torch.float32: 1e-5}[dtype]

@@ -6,15 +6,14 @@ A new measurement is a module with `add_arguments(parser)` and `run(args)`, and 
 import argparse
 import importlib
 
-MEASUREMENTS = {"ops": ("minivl.bench.ops", "recurrent and chunked forms, beside transformers', on the CPU")}
+MEASUREMENTS = {"ops": ("minivl.bench.ops", "each rung's naive and fast form, and transformers', on the CPU")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     measurements = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, (module_name, summary) in MEASUREMENTS.items():
         module = importlib.import_module(module_name)
-        measurement = measurements.add_parser(name, help=summary, description=module.__doc__)
-        measurement.formatter_class = argparse.RawDescriptionHelpFormatter
+        measurement = measurements.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
         module.add_arguments(measurement)
         measurement.set_defaults(measure=module.run)
 

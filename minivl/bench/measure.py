@@ -2,8 +2,8 @@
 
 Time. All runs take part in every round, in a new order each time, so that whatever else the machine does falls on
 all of them alike. A call just before the timed one warms the caches and the allocator, so that none pays for what its
-neighbour left behind. A run that takes over a second sits out three rounds of four. The median is what counts; the
-fastest round is what the same code can do when nothing disturbs it.
+neighbour left behind. A run of over a third of a second needs no warming, and after three rounds it sits out three of
+four. The median is what counts; the fastest round is what the same code can do when nothing disturbs it.
 
 Memory. PyTorch's profiler reports every allocation and release of the CPU allocator, those inside of a kernel too.
 The peak is the largest sum of what a call holds at once beyond its inputs: intermediate values, outputs, final state.
@@ -13,13 +13,11 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
-
-Runs = dict[str, Callable[[], object]]
 
 
 def machine() -> dict[str, object]:
@@ -52,17 +50,18 @@ def describe(on: dict[str, object]) -> str:
     )
 
 
-def interleaved(runs: Runs, *, rounds: int, label: str) -> dict[str, list[float]]:
-    """Seconds that each run took, round by round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+def interleaved(runs: dict[Hashable, Callable[[], object]], *, rounds: int, label: str) -> dict[Hashable, list[float]]:
+    """Seconds that each run took, round by round, by its name in `runs`."""
+    seconds: dict[Hashable, list[float]] = {name: [] for name in runs}
     order = random.Random(0)
     with torch.no_grad():
-        for number in tqdm(range(rounds), desc=label, unit="round", leave=False):
+        for number in tqdm(range(rounds), desc=label, unit="round", leave=False, disable=None):
             for name in order.sample(list(runs), len(runs)):
-                slow = seconds[name] and seconds[name][0] > 1
-                if slow and number % 4:
+                slow = min(seconds[name], default=0) > 1 / 3
+                if slow and number > 2 and number % 4:
                     continue
-                runs[name]()
+                if not slow:
+                    runs[name]()
                 start = time.perf_counter()
                 runs[name]()
                 seconds[name].append(time.perf_counter() - start)
@@ -71,13 +70,12 @@ def interleaved(runs: Runs, *, rounds: int, label: str) -> dict[str, list[float]
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most that one call holds at once on the CPU, beyond what was there before it."""
-    with (
-        torch.no_grad(),
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
-    ):
-        kept = run()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would announce itself on stderr
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.no_grad(), torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+        kept = run()  # until the profile ends: what a call returns counts too
     del kept
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()

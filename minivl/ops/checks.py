@@ -14,12 +14,16 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def tensor(name: str, x: Tensor, shape: tuple[int | str, ...], *dtypes: torch.dtype) -> None:
-    """x is a tensor of this shape, a letter standing for any size, and of one of these dtypes (any float, if none)."""
+def tensor(name: str, x: Tensor, shape: tuple[int | str, ...] | None, *dtypes: torch.dtype) -> None:
+    """x is a tensor of this shape, a letter standing for any size, and of one of these dtypes (any float, if none).
+
+    A shape of None stands for any shape.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}; it should be a tensor")
-    fits = x.ndim == len(shape) and all(
-        isinstance(want, str) or want == size for want, size in zip(shape, x.shape, strict=True)
+    fits = shape is None or (
+        x.ndim == len(shape)
+        and all(isinstance(want, str) or want == size for want, size in zip(shape, x.shape, strict=True))
     )
     if not fits:
         wanted = ", ".join(str(size) for size in shape)

@@ -37,7 +37,9 @@ def unit(x: Tensor) -> Tensor:
 
 def householder(k: Tensor, beta: Tensor) -> Tensor:
     """I − β k kᵀ: k [..., K], beta [...] → [..., K, K]."""
+    checks.tensor("k", k, None)
     checks.tensor("beta", beta, tuple(k.shape[:-1]), k.dtype, torch.float32)
+    checks.same_device(k=k, beta=beta)
     identity = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
     return identity - beta.to(k.dtype)[..., None, None] * k[..., :, None] * k[..., None, :]
 

@@ -1,7 +1,7 @@
 """The gated delta rule: the delta rule with a state that fades. This is the memory of 27 of InfiniteVL's 36 layers.
 
 The delta rule forgets only what it overwrites, so a full state stays full. The gate multiplies the whole state by
-α_t in (0, 1] before each token: a slow leak when α is near 1, a reset when it is near 0. Order matters: the state
+α_t in [0, 1] before each token: a slow leak when α is near 1, a reset at 0. Order matters: the state
 decays first, and the prediction is read from the decayed state.
 
     S'_t = α_t S_{t−1}      delta_t = β_t (v_t − S'_tᵀ k_t)      S_t = S'_t + k_t delta_tᵀ      out_t = scale · S_tᵀ q_t
@@ -13,12 +13,12 @@ between two tokens of the chunk (`decay`), between its start and a token (`decay
     code        symbol      shape          dtype                  range
     q, k        q, k        [B, T, H, K]   any float              keys of length 1; normalize_qk makes them so
     v           v           [B, T, H, V]   q's                    any
-    log_decay   log α       [B, T, H]      q's or float32         (−∞, 0]
+    log_decay   log α       [B, T, H]      q's or float32         [−∞, 0]
     beta        β           [B, T, H]      q's or float32         [0, 1]
     state       S           [B, H, K, V]   float32 or float64     any
     decay       Γ           [.., C, C]     state's                exp(G_i − G_j) for j ≤ i, else 0; G: running sum
-    decay_in    e^G         [.., C]        state's                (0, 1]
-    decay_out   e^(G_C−G)   [.., C]        state's                (0, 1]
+    decay_in    e^G         [.., C]        state's                [0, 1]
+    decay_out   e^(G_C−G)   [.., C]        state's                [0, 1]
     gram                    [.., C, C]     state's                tril(β_i Γ_ij k_i·k_j, −1): what i finds of j
     mix         T           [.., C, C]     state's                (I + gram)⁻¹ diag(β)
     residual                [.., C, V]     state's                v − what the state before the chunk answers
@@ -75,8 +75,10 @@ def step(
     normalize_qk: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One token (T = 1) of `recurrent`, with the state updated in place: what a decoder runs for every new token."""
-    if q.ndim == 4 and q.shape[1] != 1:
+    checks.tensor("q", q, ("B", "T", "H", "K"))
+    if q.shape[1] != 1:
         raise ValueError(f"step takes one token: q has T = {q.shape[1]}; it should be 1")
+    checks.tensor("state", state, ("B", "H", "K", "V"), checks.state_dtype(q.dtype))
     out, after = recurrent(q, k, v, log_decay=log_decay, beta=beta, state=state, scale=scale, normalize_qk=normalize_qk)
     return out, state.copy_(after)
 
@@ -84,19 +86,14 @@ def step(
 def chunk_decays(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[..., C] → decay [..., C, C], decay_in [..., C], decay_out [..., C].
 
-    decay is exp of the difference of two running sums. After a few strong decays the sums are in the hundreds, and in
-    float32 their difference has lost the digits that a weak decay between them lives in (relative errors of 3e-5 where
-    1e-5 is promised). So whole numbers and fractions are summed apart: whole numbers add and subtract exactly, and the
-    fractions stay small. The mask comes before the exponent: above the diagonal the exponent is positive and may
-    overflow, and infinity times a masked zero is not zero.
+    decay[i, j] is exp of the sum of the gates after j, up to i, and each pair has a running sum of its own. One running
+    sum for all, and differences of it, would do in exact numbers only: after a few strong decays the sums are in the
+    hundreds, and their difference has lost the digits that a weak decay between them lives in; so would its gradient;
+    and −∞ − (−∞) is not a number. Above the diagonal the sum is empty, and the mask takes the place of its e^0 = 1.
     """
-    log_decay = log_decay.clamp(min=-1e4)  # e^(−1e4) is zero in any dtype, and −∞ − (−∞) would not be a number
-    whole = log_decay.detach().round()
-    sums = torch.stack([whole, log_decay - whole]).cumsum(-1)
-    between = (sums[..., :, None] - sums[..., None, :]).sum(0)
-    future = torch.ones_like(between, dtype=torch.bool).triu(1)
-    decay = between.masked_fill(future, -torch.inf).exp()
-    return decay, sums.sum(0).exp(), decay[..., -1, :]
+    between = log_decay[..., None, :].expand(*log_decay.shape, log_decay.shape[-1]).triu(1).cumsum(-1).mT
+    decay = between.exp().tril()
+    return decay, log_decay.cumsum(-1).exp(), decay[..., -1, :]
 
 
 def chunked(
@@ -161,6 +158,7 @@ def gated_delta_rule(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it should be one of {', '.join(BACKENDS)}")
+    checks.tensor("q", q, ("B", "T", "H", "K"))
     inputs = [x for x in (q, k, v, log_decay, beta, state) if isinstance(x, Tensor)]
     if backend == "auto":
         backend = fastest_backend(q, gradient=torch.is_grad_enabled() and any(x.requires_grad for x in inputs))

@@ -28,15 +28,19 @@ def short_conv(
     checks.tensor("x", x, ("B", "T", "D"))
     B, T, D = x.shape
     checks.tensor("weight", weight, (D, 1, "taps"), x.dtype)
+    if weight.shape[-1] == 0:
+        raise ValueError(f"weight has shape {list(weight.shape)}; it should have at least one tap")
     carried = weight.shape[-1] - 1
     if tail is None:
         tail = x.new_zeros(B, carried, D)
     checks.tensor("tail", tail, (B, carried, D), x.dtype)
+    checks.same_device(x=x, weight=weight, tail=tail)
 
     past = torch.cat([tail, x], dim=1)
     out = F.conv1d(past.mT, weight, groups=D).mT if T else x
     if lengths is None:
         return out, past[:, T:]
     checks.tensor("lengths", lengths, (B,), torch.int64)
+    checks.same_device(x=x, lengths=lengths)
     last = lengths[:, None] + torch.arange(carried, device=x.device)  # row b's tail ends at its own last real token
     return out, past.gather(1, last[..., None].expand(-1, -1, D))

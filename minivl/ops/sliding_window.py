@@ -80,6 +80,8 @@ class Ring:
     ):
         for name, number in {"batch": batch, "slots": slots, "heads": heads, "width": width, "window": window}.items():
             checks.positive(name, number)
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype is {dtype}; it should be a floating-point dtype")
         if slots < window:
             raise ValueError(f"slots is {slots}; it should be at least the window, {window}")
         self.window = window
@@ -129,6 +131,8 @@ def ring(
 ) -> Tensor:
     """Write k and v into the ring, then attend to all of it. Any split of T over calls gives banded's answer."""
     _check(q, k, v)
+    if not isinstance(memory, Ring):
+        raise TypeError(f"memory is a {type(memory).__name__}; it should be a Ring")
     B, T = q.shape[:2]
     batch, slots, heads, width = memory.keys.shape
     checks.tensor("k", k, (batch, T, heads, width), memory.keys.dtype)
@@ -140,11 +144,13 @@ def ring(
         )
     if lengths is not None:
         checks.tensor("lengths", lengths, (B,), torch.int64)
+        checks.same_device(q=q, lengths=lengths)
     for_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     number, keys, values = memory.write(k, v, lengths, for_gradient=for_gradient)
     seen_by = visible(number, memory.positions, memory.window)
-    if lengths is not None:  # padding sees everything: its output means nothing, but must not become a 0 / 0
-        seen_by = seen_by | (number >= memory.seen[:, None])[..., None]
+    if lengths is not None:  # padding asks nothing and sees everything: its output means nothing, but is no 0 / 0
+        padding = (number >= memory.seen[:, None])[..., None]
+        q, seen_by = q.masked_fill(padding[..., None], 0), seen_by | padding
     return attend(q, keys, values, seen_by, scale)
 
 
