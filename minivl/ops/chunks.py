@@ -21,7 +21,8 @@ def chunk_length(chunk: int, T: int) -> int:
 def to_chunks(x: Tensor, C: int) -> Tensor:
     """[B, T, H, …] → [N, B, H, C, …]: chunks first, so that one loop over the first axis walks through time."""
     missing = -x.shape[1] % C
-    x = F.pad(x, [0, 0] * (x.ndim - 2) + [0, missing])
+    if missing:  # filling up with nothing would still copy
+        x = F.pad(x, [0, 0] * (x.ndim - 2) + [0, missing])
     return rearrange(x, "B (N C) H ... -> N B H C ...", C=C)
 
 
@@ -29,7 +30,8 @@ def from_chunks(out: list[Tensor], like: Tensor) -> Tensor:
     """N outputs [B, H, C, V] → [B, T, H, V] in the shape and dtype of `like`, the filling cut off."""
     if not out:  # T = 0
         return torch.zeros_like(like)
-    return rearrange(torch.stack(out), "N B H C V -> B (N C) H V")[:, : like.shape[1]].to(like.dtype)
+    joined = torch.cat([rearrange(x, "B H C V -> B C H V") for x in out], dim=1)
+    return joined[:, : like.shape[1]].to(like.dtype)
 
 
 def stack_time(out: list[Tensor], like: Tensor) -> Tensor:

@@ -95,6 +95,7 @@ def chunked(
     state = checks.recurrence(q, k, v, state=state, beta=beta)
     C, like = chunk_length(chunk, q.shape[1]), v
     q, k, v, beta = (to_chunks(x.to(state.dtype), C) for x in (q, k, v, beta))
+    q, k = q.contiguous(), k.contiguous()  # or each product with them would copy them
 
     mix = ut_transform(k, beta)
     scores = (q @ k.mT).tril()

@@ -115,6 +115,7 @@ def chunked(
     state = checks.recurrence(q, k, v, state=state, log_decay=log_decay, beta=beta)
     C, like = chunk_length(chunk, q.shape[1]), v
     q, k, v, log_decay, beta = (to_chunks(x.to(state.dtype), C) for x in (q, k, v, log_decay, beta))
+    q, k = q.contiguous(), k.contiguous()  # or each product with them would copy them
     if normalize_qk:
         q, k = unit(q), unit(k)
 
@@ -123,17 +124,16 @@ def chunked(
     gram = (beta[..., :, None] * decay * (k @ k.mT)).tril(-1)
     mix = torch.linalg.solve_triangular(gram, torch.diag_embed(beta), upper=False, unitriangular=True)
     scores = scale * decay * (q @ k.mT)
-    q_in = scale * decay_in[..., None] * q
-    k_in = decay_in[..., None] * k
-    k_out = decay_out[..., None] * k
+    decay_in, decay_out = decay_in[..., None], decay_out[..., None]
 
     # One chunk after the other: what does.
     out = []
     for n in range(len(q)):
-        residual = v[n] - k_in[n] @ state
+        q_in, k_in, k_out = scale * decay_in[n] * q[n], decay_in[n] * k[n], decay_out[n] * k[n]
+        residual = v[n] - k_in @ state
         delta = mix[n] @ residual
-        out.append(q_in[n] @ state + scores[n] @ delta)
-        state = decay_in[n, ..., -1, None, None] * state + k_out[n].mT @ delta
+        out.append(q_in @ state + scores[n] @ delta)
+        state = decay_in[n, ..., -1:, :] * state + k_out.mT @ delta
     return from_chunks(out, like), state
 
 

@@ -52,6 +52,7 @@ def chunked(
     state = checks.recurrence(q, k, v, state=state)
     C, like = chunk_length(chunk, q.shape[1]), v
     q, k, v = (to_chunks(x.to(state.dtype), C) for x in (q, k, v))
+    q, k = q.contiguous(), k.contiguous()  # or each product with them would copy them
 
     scores = (q @ k.mT).tril()
     out = []
