@@ -18,7 +18,7 @@ PATTERNS = {
 ROOM = 4096
 
 
-def small_config(pattern: str = "1 + 3", mixer: str = "gated_delta", window: int = 6) -> DecoderConfig:
+def small_config(pattern: str = "1 + 3", mixer: str = "gated_delta", window: int = 6, K: int = 8) -> DecoderConfig:
     return DecoderConfig(
         layer_types=PATTERNS[pattern],
         mixer=mixer,
@@ -31,15 +31,15 @@ def small_config(pattern: str = "1 + 3", mixer: str = "gated_delta", window: int
         rope_theta=100.0,
         mrope_section=(2, 1, 1),
         num_linear_heads=3,
-        linear_head_dim=8,
+        linear_head_dim=K,
         expand_v=2,
     )
 
 
-def small_block(pattern="1 + 3", mixer="gated_delta", window=6, *, seed=0, dtype=torch.float64) -> HybridBlock:
+def small_block(pattern="1 + 3", mixer="gated_delta", window=6, *, K=8, seed=0, dtype=torch.float64) -> HybridBlock:
     """Weights large enough that gates, attention and residuals all vary: at 0.02 everything is nearly linear."""
     torch.manual_seed(seed)
-    block = HybridBlock(small_config(pattern, mixer, window))
+    block = HybridBlock(small_config(pattern, mixer, window, K))
     for parameter in block.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=1.5 * parameter.shape[1] ** -0.5)

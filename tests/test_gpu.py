@@ -53,8 +53,11 @@ def test_a_memory_moves_between_devices_through_a_file(tmp_path):
 @pytest.mark.parametrize("T", [1, 4])
 @pytest.mark.parametrize("pattern", ["1 + 3", "window only", "linear only"])
 def test_captured_equals_eager_past_the_wrap(pattern, T):
-    """One capture, replayed many times round the ring: the counters live on the device, so nothing in it goes stale."""
-    block = small_block(pattern, dtype=torch.float32).cuda()
+    """One capture, replayed many times round the ring: the counters live on the device, so nothing in it goes stale.
+
+    At these widths the linear layers run the Triton kernels.
+    """
+    block = small_block(pattern, K=16, dtype=torch.float32).cuda()
     memory, eager_memory = new_memory(block), new_memory(block)
     frame = torch.zeros(1, T, 24, device="cuda")
     with torch.no_grad():
@@ -70,3 +73,5 @@ def test_captured_equals_eager_past_the_wrap(pattern, T):
         for name, kept in eager_memory.tensors().items():
             assert torch.equal(memory.tensors()[name], kept), name
     assert memory.tokens_seen == 20 * T
+    if pattern != "window only":
+        assert gated_delta_rule.gated_delta_rule.last_backend == "triton"

@@ -138,6 +138,7 @@ def chunked(
 
 
 BACKENDS = ("auto", "recurrent", "chunked", "triton")
+KERNEL_WIDTHS = (16, 32, 64, 128, 256)  # the K and V that kernels/ takes
 
 
 def gated_delta_rule(
@@ -159,9 +160,10 @@ def gated_delta_rule(
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; it should be one of {', '.join(BACKENDS)}")
     checks.tensor("q", q, ("B", "T", "H", "K"))
+    checks.tensor("v", v, ("B", "T", "H", "V"), q.dtype)
     inputs = [x for x in (q, k, v, log_decay, beta, state) if isinstance(x, Tensor)]
     if backend == "auto":
-        backend = fastest_backend(q, gradient=torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
+        backend = fastest_backend(q, v, gradient=torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
     elif backend == "triton" and q.dtype == torch.float64:
         backend = "chunked"  # Triton's matrix products know no float64
     run = {"recurrent": recurrent, "chunked": chunked, "triton": triton_kernel}[backend]
@@ -172,9 +174,10 @@ def gated_delta_rule(
 gated_delta_rule.last_backend = None
 
 
-def fastest_backend(q: Tensor, *, gradient: bool) -> str:
+def fastest_backend(q: Tensor, v: Tensor, *, gradient: bool) -> str:
     """By device, then length: below these lengths the recurrence's few small products beat a chunk's set-up."""
-    if q.is_cuda and q.dtype != torch.float64 and importlib.util.find_spec("triton"):
+    fits = q.shape[-1] in KERNEL_WIDTHS and v.shape[-1] in KERNEL_WIDTHS and q.dtype != torch.float64
+    if q.is_cuda and fits and importlib.util.find_spec("triton"):
         return "triton"
     return "recurrent" if q.shape[1] <= (1 if gradient else 2) else "chunked"
 
@@ -183,6 +186,6 @@ def triton_kernel(q: Tensor, k: Tensor, v: Tensor, **arguments) -> tuple[Tensor,
     """kernels.chunked_gated_delta_rule, imported only here, so that all else runs where there is no triton."""
     if importlib.util.find_spec("triton") is None:
         raise ValueError('backend "triton" needs the package triton, which is not installed (it exists for Linux only)')
-    from kernels import chunked_gated_delta_rule
+    import kernels
 
-    return chunked_gated_delta_rule(q, k, v, **arguments)
+    return kernels.chunked_gated_delta_rule(q, k, v, **arguments)
