@@ -138,8 +138,8 @@ def state_kernel(
     column = tl.program_id(0) * SLICE + tl.arange(0, SLICE)
     first = (head // H).to(tl.int64) * T * H + head % H
     square = token[:, None] * C + token[None, :]
-    k_tile, v_tile = token[:, None] * (H * K) + width[None, :], token[None, :] * (H * V) + column[:, None]
-    state_tile = width[None, :] * V + column[:, None]
+    k_tile, v_tile = token[:, None] * (H * K) + width[None, :], token[:, None] * (H * V) + column[None, :]
+    out_tile, state_tile = token[None, :] * (H * V) + column[:, None], width[None, :] * V + column[:, None]
     dtype = k.dtype.element_ty
     S = tl.zeros([SLICE, K], tl.float32)
     if HAS_STATE:
@@ -148,25 +148,26 @@ def state_kernel(
     for n in range(N):
         inside = n * C + token < T
         row, chunk = first + n * C * H, head.to(tl.int64) * N + n
+        # What leads to a left operand is fetched chunks ahead; these two do not, and waiting must not start at their use.
         gain = gains + chunk * 4 * C
+        q_in_gain, fade = tl.load(gain + C + token)[None, :], tl.load(gain + 3 * C)
         keys = tl.load(k + row * K + k_tile, mask=inside[:, None], other=0.0)
-        values = tl.load(v + row * V + v_tile, mask=inside[None, :], other=0.0)
+        values = tl.load(v + row * V + v_tile, mask=inside[:, None], other=0.0)
         mixing = tl.load(mix + chunk * C * C + square)
         narrow = S.to(dtype)
         found = tl.dot(narrow, tl.trans(keys), input_precision=PRECISION)
-        residual = values.to(tl.float32) - found * tl.load(gain + token)[None, :]
-        delta = tl.dot(residual.to(dtype), tl.trans(mixing), input_precision=PRECISION)
+        delta = tl.dot(tl.trans(values), tl.trans(mixing), input_precision=PRECISION)
+        delta = tl.dot((-tl.load(gain + token)[None, :] * found).to(dtype), tl.trans(mixing), acc=delta, input_precision=PRECISION)
         if BACKWARD:
             tl.store(states + chunk * K * V + state_tile, narrow)
-            tl.store(out + row * V + v_tile, delta.to(out.dtype.element_ty), mask=inside[None, :])
+            tl.store(out + row * V + out_tile, delta.to(out.dtype.element_ty), mask=inside[None, :])
         else:
             queries = tl.load(q + row * K + k_tile, mask=inside[:, None], other=0.0)
             scoring = tl.load(scores + chunk * C * C + square)
-            answer = tl.dot(narrow, tl.trans(queries), input_precision=PRECISION) * tl.load(gain + C + token)[None, :]
+            answer = q_in_gain * tl.dot(narrow, tl.trans(queries), input_precision=PRECISION)
             answer = tl.dot(delta.to(dtype), tl.trans(scoring), acc=answer, input_precision=PRECISION)
-            tl.store(out + row * V + v_tile, answer.to(out.dtype.element_ty), mask=inside[None, :])
-        written = (delta * tl.load(gain + 2 * C + token)[None, :]).to(dtype)
-        S = tl.dot(written, keys, acc=S * tl.load(gain + 3 * C), input_precision=PRECISION)
+            tl.store(out + row * V + out_tile, answer.to(out.dtype.element_ty), mask=inside[None, :])
+        S = tl.dot((tl.load(gain + 2 * C + token)[None, :] * delta).to(dtype), keys, acc=fade * S, input_precision=PRECISION)
 
     if not BACKWARD:
         tl.store(state_out + head.to(tl.int64) * K * V + state_tile, S)
