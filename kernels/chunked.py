@@ -27,6 +27,16 @@ from .configurations import Configuration, configuration
 
 
 @triton.jit
+def load_rows(pointers, inside, WHOLE: tl.constexpr):
+    """A tile whose rows are tokens, zeros beyond the last token; no masks where T is a whole number of chunks."""
+    if WHOLE:
+        tile = tl.load(pointers)
+    else:
+        tile = tl.load(pointers, mask=inside[:, None], other=0.0)
+    return tile
+
+
+@triton.jit
 def inverse_length(x, NORMALIZE: tl.constexpr):
     """1 / sqrt(Σ x² + 1e-6) of each row of x [C, K], or ones."""
     gain = tl.full([x.shape[0]], 1.0, tl.float32)
@@ -38,18 +48,16 @@ def inverse_length(x, NORMALIZE: tl.constexpr):
 
 @triton.jit
 def chunk_decays(log_decay):
-    """[C] → decay [C, C], decay_in [C], decay_out [C], fade.  Whole numbers and fractions are summed apart, as in the
-    twin: the difference of two large float32 sums has lost the digits of the weak decays between them."""
+    """[C] → between [C, C] (G_i − G_j, not masked), decay_in [C], decay_out [C], fade.  Whole numbers and fractions are
+    summed apart, as in the twin: the difference of two large float32 sums has lost the digits of the weak decays."""
     log_decay = tl.maximum(log_decay, -1e4)
     whole = tl.floor(log_decay + 0.5)
     part = log_decay - whole
     wholes, parts = tl.cumsum(whole, 0), tl.cumsum(part, 0)
     all_whole, all_part = tl.sum(whole, 0), tl.sum(part, 0)
-    token = tl.arange(0, log_decay.shape[0])
     between = (wholes[:, None] - wholes[None, :]) + (parts[:, None] - parts[None, :])
-    between = tl.where(token[:, None] >= token[None, :], between, float("-inf"))  # masked first: exp may overflow
     decay_out = tl.exp((all_whole - wholes) + (all_part - parts))
-    return tl.exp(between), tl.exp(wholes + parts), decay_out, tl.exp(all_whole + all_part)
+    return between, tl.exp(wholes + parts), decay_out, tl.exp(all_whole + all_part)
 
 
 @triton.jit
@@ -100,36 +108,39 @@ def chunk_kernel(
     q_tile = tl.load(q + first * K + tile, mask=inside[:, None], other=0.0)
     beta_row = tl.load(beta + first + token * H, mask=inside, other=0.0).to(tl.float32)
     log_decay_row = tl.load(log_decay + first + token * H, mask=inside, other=0.0).to(tl.float32)
+    chunk = head.to(tl.int64) * N + n
+    square = chunk * C * C + token[:, None] * C + token[None, :]
+    gains += chunk * 4 * C + token
 
-    decay, decay_in, decay_out, fade = chunk_decays(log_decay_row)
+    between, decay_in, decay_out, fade = chunk_decays(log_decay_row)
+    past = token[:, None] >= token[None, :]
+    decay = tl.exp(tl.where(past, between, float("-inf")))  # masked before the exponent, which may overflow beyond
     k_length, q_length = inverse_length(k_tile, NORMALIZE), scale * inverse_length(q_tile, NORMALIZE)
-    found = decay * tl.dot(k_tile, tl.trans(k_tile), input_precision=PRECISION) * k_length[:, None] * k_length[None, :]
-    found = tl.where(token[:, None] > token[None, :], found, 0.0)
+    k_out_gain = decay_out * k_length
     score = decay * tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * q_length[:, None] * k_length[None, :]
     if BACKWARD:
-        mixed = unit_triangular_inverse(found * beta_row[None, :], PRECISION)
         score *= beta_row[None, :]
-        k_out_gain = decay_out * k_length * beta_row
-    else:
-        mixed = unit_triangular_inverse(found * beta_row[:, None], PRECISION) * beta_row[None, :]
-        k_out_gain = decay_out * k_length
-
-    chunk = head.to(tl.int64) * N + n
-    square = token[:, None] * C + token[None, :]
-    tl.store(mix + chunk * C * C + square, mixed.to(mix.dtype.element_ty))
-    tl.store(scores + chunk * C * C + square, score.to(scores.dtype.element_ty))
-    gains += chunk * 4 * C + token
+        k_out_gain *= beta_row
+    tl.store(scores + square, score.to(scores.dtype.element_ty))
     tl.store(gains, decay_in * k_length)
     tl.store(gains + C, decay_in * q_length)
     tl.store(gains + 2 * C, k_out_gain)
     tl.store(gains + 3 * C, tl.zeros_like(decay_in) + fade)
+
+    gram = decay * tl.dot(k_tile, tl.trans(k_tile), input_precision=PRECISION) * k_length[:, None] * k_length[None, :]
+    gram = tl.where(token[:, None] > token[None, :], gram, 0.0)
+    if BACKWARD:
+        mixed = unit_triangular_inverse(gram * beta_row[None, :], PRECISION)
+    else:
+        mixed = unit_triangular_inverse(gram * beta_row[:, None], PRECISION) * beta_row[None, :]
+    tl.store(mix + square, mixed.to(mix.dtype.element_ty))
 
 
 @triton.jit
 def state_kernel(
     q, k, v, mix, scores, gains, state, out, state_out, states, T, N, H,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
-    HAS_STATE: tl.constexpr, PRECISION: tl.constexpr, BACKWARD: tl.constexpr,
+    HAS_STATE: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """One program per head and slice of V, a loop over chunks. With BACKWARD it writes each chunk's starting state to
     `states` [B, H, N, K, V] and each token's error to `out`, and the read-out is left away."""
@@ -145,14 +156,17 @@ def state_kernel(
     if HAS_STATE:
         S = tl.load(state + head.to(tl.int64) * K * V + state_tile)
 
+    fade = tl.load(gains + head.to(tl.int64) * N * 4 * C + 3 * C)
     for n in range(N):
         inside = n * C + token < T
         row, chunk = first + n * C * H, head.to(tl.int64) * N + n
-        # What leads to a left operand is fetched chunks ahead; these two do not, and waiting must not start at their use.
+        # What leads to a left operand is fetched chunks ahead. These two do not: so one is loaded early in the chunk,
+        # and fade, needed first of all, a chunk before.
         gain = gains + chunk * 4 * C
-        q_in_gain, fade = tl.load(gain + C + token)[None, :], tl.load(gain + 3 * C)
-        keys = tl.load(k + row * K + k_tile, mask=inside[:, None], other=0.0)
-        values = tl.load(v + row * V + v_tile, mask=inside[:, None], other=0.0)
+        q_in_gain = tl.load(gain + C + token)[None, :]
+        next_fade = tl.load(gain + 3 * C + (4 * C if n + 1 < N else 0))
+        keys = load_rows(k + row * K + k_tile, inside, WHOLE)
+        values = load_rows(v + row * V + v_tile, inside, WHOLE)
         mixing = tl.load(mix + chunk * C * C + square)
         narrow = S.to(dtype)
         found = tl.dot(narrow, tl.trans(keys), input_precision=PRECISION)
@@ -162,12 +176,13 @@ def state_kernel(
             tl.store(states + chunk * K * V + state_tile, narrow)
             tl.store(out + row * V + out_tile, delta.to(out.dtype.element_ty), mask=inside[None, :])
         else:
-            queries = tl.load(q + row * K + k_tile, mask=inside[:, None], other=0.0)
+            queries = load_rows(q + row * K + k_tile, inside, WHOLE)
             scoring = tl.load(scores + chunk * C * C + square)
             answer = q_in_gain * tl.dot(narrow, tl.trans(queries), input_precision=PRECISION)
             answer = tl.dot(delta.to(dtype), tl.trans(scoring), acc=answer, input_precision=PRECISION)
             tl.store(out + row * V + out_tile, answer.to(out.dtype.element_ty), mask=inside[None, :])
         S = tl.dot((tl.load(gain + 2 * C + token)[None, :] * delta).to(dtype), keys, acc=fade * S, input_precision=PRECISION)
+        fade = next_fade
 
     if not BACKWARD:
         tl.store(state_out + head.to(tl.int64) * K * V + state_tile, S)
@@ -179,12 +194,11 @@ def prepare(q, k, log_decay, beta, *, scale, normalize_qk, config: Configuration
     C, N = config.chunk, triton.cdiv(T, config.chunk)
     mix, scores = q.new_empty(2, B, H, N, C, C)
     gains = q.new_empty(B, H, N, 4, C, dtype=torch.float32)
-    if N > 0:
-        chunk_kernel[N, B * H](
-            q, k, log_decay, beta, mix, scores, gains, scale, T, N, H,
-            K, C, normalize_qk, config.inverse_precision, backward,
-            num_warps=config.chunk_warps, num_stages=1,
-        )  # fmt: skip
+    chunk_kernel[N, B * H](
+        q, k, log_decay, beta, mix, scores, gains, scale, T, N, H,
+        K, C, normalize_qk, config.inverse_precision, backward,
+        num_warps=config.chunk_warps, num_stages=1,
+    )  # fmt: skip
     return mix, scores, gains
 
 
@@ -196,12 +210,14 @@ def forward(
     B, T, H, K = q.shape
     V = v.shape[-1]
     config = config or configuration(q, V)
-    mix, scores, gains = prepare(q, k, log_decay, beta, scale=scale, normalize_qk=normalize_qk, config=config)
     out, state_out = torch.empty_like(v), q.new_empty(B, H, K, V, dtype=torch.float32)
+    if T == 0:
+        return out, state_out.zero_() if state is None else state_out.copy_(state)
+    mix, scores, gains = prepare(q, k, log_decay, beta, scale=scale, normalize_qk=normalize_qk, config=config)
     width = min(config.slice, V)
     state_kernel[V // width, B * H](
         q, k, v, mix, scores, gains, q if state is None else state, out, state_out, out, T, mix.shape[2], H,
-        K, V, config.chunk, width, state is not None, config.precision, False,
+        K, V, config.chunk, width, state is not None, T % config.chunk == 0, config.precision, False,
         num_warps=config.state_warps, num_stages=config.state_stages,
     )  # fmt: skip
     return out, state_out

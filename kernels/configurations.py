@@ -20,6 +20,10 @@ class Configuration:
     chunk_warps: int = 4
     state_warps: int = 4
     state_stages: int = 3
+    reverse_stages: int = 2
+    gradient_slice: int = 32
+    gradient_warps: int = 8
+    gradient_stages: int = 2
     precision: str = "tf32"
     inverse_precision: str = "tf32"
 
@@ -27,7 +31,7 @@ class Configuration:
 @functools.cache
 def choose(dtype: torch.dtype, K: int, V: int, capability: tuple[int, int]) -> Configuration:
     if dtype == torch.float32:
-        return Configuration(chunk=32, slice=32, precision="tf32x3", inverse_precision="tf32x3", state_stages=2)
+        return Configuration(chunk=32, slice=32, precision="tf32x3", inverse_precision="tf32x3", state_stages=2,gradient_slice=16)
     return Configuration()
 
 
