@@ -72,100 +72,102 @@ def reverse_kernel(
 
 
 @triton.jit
-def through_length(d_unit, x, length, NORMALIZE: tl.constexpr):
-    """From the gradient of the unit vectors length · x to that of x."""
+def through_length(d_x, x, length, NORMALIZE: tl.constexpr):
+    """Of the gradient of x, take away what x's own length undid: with |x| = 1 / length, only directions across count."""
     if NORMALIZE:
-        along = length * length * tl.sum(d_unit * x, 1)
-        d_unit = length[:, None] * (d_unit - along[:, None] * x)
-    return d_unit
+        d_x -= (length * length * tl.sum(d_x * x, 1))[:, None] * x
+    return d_x
 
 
 @triton.jit
 def gradient_kernel(
-    q, k, log_decay, beta, errors, states, d_out, d_v, d_states, d_q, d_k, d_log_decay, d_beta, scale, T, N, H,
+    q, k, log_decay, beta, errors, states, d_out, d_v, d_states, d_scores, d_gram, d_q, d_k, d_log_decay, d_beta,
+    scale, T, N, H,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
     NORMALIZE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One program per chunk and head, a loop over slices of V. What it needs of a product's transpose it computes as
-    a product of its own: transposing a product's result in registers has been compiled wrongly by several Tritons."""
+    """One program per chunk and head, in three rounds over slices of V: pairs of tokens, then q, then k. Each round has
+    few sums to hold in registers. The pairs' gradients go through memory, [C, C] twice, so that the third round can
+    read them transposed: transposing a product's result in registers has been compiled wrongly by several Tritons."""
     n, head = tl.program_id(0), tl.program_id(1)
     token, width, column = tl.arange(0, C), tl.arange(0, K), tl.arange(0, SLICE)
     inside = n * C + token < T
+    rows = inside[:, None]
     first = (head // H).to(tl.int64) * T * H + n * C * H + head % H
     chunk = head.to(tl.int64) * N + n
-    k_tile, v_tile = token[:, None] * (H * K) + width[None, :], token[:, None] * (H * V) + column[None, :]
+    k_tile = first * K + token[:, None] * (H * K) + width[None, :]
+    v_tile = first * V + token[:, None] * (H * V) + column[None, :]
     state_tile = chunk * K * V + width[:, None] * V + column[None, :]
+    square = chunk * C * C + token[:, None] * C + token[None, :]
+    dtype = k.dtype.element_ty
 
-    answer_error = tl.zeros([C, C], tl.float32)  # [i, j] = d_out_i · error_j
-    error_answer = tl.zeros([C, C], tl.float32)  # its transpose
-    residual_error = tl.zeros([C, C], tl.float32)  # [i, j] = d_residual_i · error_j
-    error_residual = tl.zeros([C, C], tl.float32)
-    d_q_in = tl.zeros([C, K], tl.float32)
-    d_k_in = tl.zeros([C, K], tl.float32)
-    d_k_out = tl.zeros([C, K], tl.float32)
-    d_fade = tl.zeros([K], tl.float32)
-    for v_start in range(0, V, SLICE):
-        rows = first * V + v_start + v_tile
-        error = tl.load(errors + rows, mask=inside[:, None], other=0.0)
-        d_answer = tl.load(d_out + rows, mask=inside[:, None], other=0.0)
-        d_residual = tl.load(d_v + rows, mask=inside[:, None], other=0.0)
-        S, D = tl.load(states + v_start + state_tile), tl.load(d_states + v_start + state_tile)
-        answer_error = tl.dot(d_answer, tl.trans(error), acc=answer_error, input_precision=PRECISION)
-        error_answer = tl.dot(error, tl.trans(d_answer), acc=error_answer, input_precision=PRECISION)
-        residual_error = tl.dot(d_residual, tl.trans(error), acc=residual_error, input_precision=PRECISION)
-        error_residual = tl.dot(error, tl.trans(d_residual), acc=error_residual, input_precision=PRECISION)
-        d_q_in = tl.dot(d_answer, tl.trans(S), acc=d_q_in, input_precision=PRECISION)
-        d_k_in = tl.dot(d_residual, tl.trans(S), acc=d_k_in, input_precision=PRECISION)
-        d_k_out = tl.dot(error, tl.trans(D), acc=d_k_out, input_precision=PRECISION)
-        d_fade += tl.sum(S.to(tl.float32) * D.to(tl.float32), 1)
-
-    k_tile = first * K + k_tile
-    keys = tl.load(k + k_tile, mask=inside[:, None], other=0.0)
-    queries = tl.load(q + k_tile, mask=inside[:, None], other=0.0)
+    keys, queries = tl.load(k + k_tile, mask=rows, other=0.0), tl.load(q + k_tile, mask=rows, other=0.0)
     beta_row = tl.load(beta + first + token * H, mask=inside, other=0.0).to(tl.float32)
     log_decay_row = tl.load(log_decay + first + token * H, mask=inside, other=0.0).to(tl.float32)
     between, decay_in, decay_out, fade = chunk_decays(log_decay_row)
     k_length, q_length = inverse_length(keys, NORMALIZE), inverse_length(queries, NORMALIZE)
-    strictly_past, strictly_future = token[:, None] > token[None, :], token[:, None] < token[None, :]
-    decay = tl.exp(tl.where(strictly_future, float("-inf"), between))
-    decay_back = tl.exp(tl.where(strictly_past, float("-inf"), -between))  # decay, transposed
 
-    # The pairs of tokens: what scores and a pass on to β and to the decays between the two.
-    a = decay * k_length[:, None] * k_length[None, :] * tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
-    a = tl.where(strictly_past, -a * residual_error, 0.0)
-    score = (scale * decay) * q_length[:, None] * k_length[None, :]
-    score *= tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * answer_error
-    d_beta_row = tl.sum(a + score, 0)
-    pairs = tl.where(strictly_past, a + score, 0.0) * beta_row[None, :]
+    # Pairs of tokens: what scores and a pass on to β, to the decays between the two, and to q·k and k·k.
+    past = token[:, None] > token[None, :]
+    lengths = tl.exp(tl.where(token[:, None] >= token[None, :], between, float("-inf"))) * k_length[None, :]
+    answer_error = tl.zeros([C, C], tl.float32)  # [i, j] = d_out_i · error_j
+    residual_error = tl.zeros([C, C], tl.float32)  # [i, j] = d_residual_i · error_j
+    for start in range(0, V, SLICE):
+        error = tl.load(errors + start + v_tile, mask=rows, other=0.0)
+        d_answer = tl.load(d_out + start + v_tile, mask=rows, other=0.0)
+        d_residual = tl.load(d_v + start + v_tile, mask=rows, other=0.0)
+        answer_error = tl.dot(d_answer, tl.trans(error), acc=answer_error, input_precision=PRECISION)
+        residual_error = tl.dot(d_residual, tl.trans(error), acc=residual_error, input_precision=PRECISION)
+    answer_error *= lengths * (scale * q_length)[:, None]
+    residual_error = tl.where(past, -residual_error * lengths * k_length[:, None], 0.0)
+    tl.store(d_scores + square, (answer_error * beta_row[None, :]).to(dtype))
+    tl.store(d_gram + square, (residual_error * beta_row[None, :]).to(dtype))
+    pairs = answer_error * tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+    pairs += residual_error * tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
+    d_beta_row = tl.sum(pairs, 0)
+    pairs = tl.where(past, pairs, 0.0) * beta_row[None, :]
     d_G = tl.sum(pairs, 1) - tl.sum(pairs, 0)
+    tl.debug_barrier()
 
-    # The state: what q_in, k_in, k_out and fade pass on.
-    wide_q, wide_k = queries.to(tl.float32), keys.to(tl.float32)
-    d_q_in = d_q_in * (scale * decay_in)[:, None]
-    d_k_in = d_k_in * -decay_in[:, None]
-    d_k_out = d_k_out * decay_out[:, None]
-    written = k_length * tl.sum(wide_k * d_k_out, 1)
+    # q, through q_in and scores.
+    d_queries = tl.zeros([C, K], tl.float32)
+    for start in range(0, V, SLICE):
+        d_answer = tl.load(d_out + start + v_tile, mask=rows, other=0.0)
+        d_queries = tl.dot(d_answer, tl.trans(tl.load(states + start + state_tile)), d_queries, PRECISION)
+    wide = tl.load(q + k_tile, mask=rows, other=0.0).to(tl.float32)
+    d_queries *= (scale * decay_in * q_length)[:, None]
+    d_G += tl.sum(wide * d_queries, 1)
+    d_queries = tl.dot(tl.load(d_scores + square), keys, d_queries, PRECISION)
+    d_queries = through_length(d_queries, wide, q_length, NORMALIZE)
+    tl.store(d_q + k_tile, d_queries.to(d_q.dtype.element_ty), mask=rows)
+
+    # k, through k_in, k_out, scores and a; and fade.
+    d_keys_in, d_keys_out = tl.zeros([C, K], tl.float32), tl.zeros([C, K], tl.float32)
+    d_fade = tl.zeros([K], tl.float32)
+    for start in range(0, V, SLICE):
+        d_residual = tl.load(d_v + start + v_tile, mask=rows, other=0.0)
+        error = tl.load(errors + start + v_tile, mask=rows, other=0.0)
+        S, D = tl.load(states + start + state_tile), tl.load(d_states + start + state_tile)
+        d_keys_in = tl.dot(d_residual, tl.trans(S), d_keys_in, PRECISION)
+        d_keys_out = tl.dot(error, tl.trans(D), d_keys_out, PRECISION)
+        d_fade += tl.sum(S.to(tl.float32) * D.to(tl.float32), 1)
+    wide = tl.load(k + k_tile, mask=rows, other=0.0).to(tl.float32)
+    d_keys_out *= (decay_out * k_length)[:, None]
+    written = tl.sum(wide * d_keys_out, 1)
     d_beta_row += written
     written *= beta_row
-    d_G += q_length * tl.sum(wide_q * d_q_in, 1) + k_length * tl.sum(wide_k * d_k_in, 1) - written
+    d_keys = -(decay_in * k_length)[:, None] * d_keys_in
+    d_G += tl.sum(wide * d_keys, 1) - written
+    d_keys += d_keys_out * beta_row[:, None]
+    d_keys = tl.dot(tl.trans(tl.load(d_scores + square)), queries, d_keys, PRECISION)
+    d_keys = tl.dot(tl.load(d_gram + square), keys, d_keys, PRECISION)
+    d_keys = tl.dot(tl.trans(tl.load(d_gram + square)), keys, d_keys, PRECISION)
+    d_keys = through_length(d_keys, wide, k_length, NORMALIZE)
+    tl.store(d_k + k_tile, d_keys.to(d_k.dtype.element_ty), mask=rows)
+
     d_last = tl.sum(written, 0) + fade * tl.sum(d_fade, 0)
     tl.store(d_beta + first + token * H, d_beta_row, mask=inside)
     tl.store(d_log_decay + first + token * H, tl.cumsum(d_G, 0, reverse=True) + d_last, mask=inside)
-
-    # q and k themselves.
-    dtype = k.dtype.element_ty
-    d_score = (scale * decay) * answer_error * beta_row[None, :] * k_length[None, :]
-    d_unit_q = tl.dot(d_score.to(dtype), keys, acc=d_q_in, input_precision=PRECISION)
-    d_score = (scale * decay_back) * error_answer * beta_row[:, None] * q_length[None, :]
-    d_unit_k = d_k_in + d_k_out * beta_row[:, None]
-    d_unit_k = tl.dot(d_score.to(dtype), queries, acc=d_unit_k, input_precision=PRECISION)
-    d_a = tl.where(strictly_past, decay * residual_error * beta_row[None, :], 0.0)
-    d_a += tl.where(strictly_future, decay_back * error_residual * beta_row[:, None], 0.0)
-    d_unit_k = tl.dot((-d_a * k_length[None, :]).to(dtype), keys, acc=d_unit_k, input_precision=PRECISION)
-    d_queries = through_length(d_unit_q, wide_q, q_length, NORMALIZE)
-    d_keys = through_length(d_unit_k, wide_k, k_length, NORMALIZE)
-    tl.store(d_q + k_tile, d_queries.to(d_q.dtype.element_ty), mask=inside[:, None])
-    tl.store(d_k + k_tile, d_keys.to(d_k.dtype.element_ty), mask=inside[:, None])
 
 
 def backward(
@@ -199,8 +201,8 @@ def backward(
         num_warps=config.state_warps, num_stages=config.reverse_stages,
     )  # fmt: skip
     gradient_kernel[N, B * H](
-        q, k, log_decay, beta, errors, states, d_out, d_v, d_states, d_q, d_k, d_log_decay, d_beta, scale, T, N, H,
-        K, V, C, min(config.gradient_slice, V), normalize_qk, config.precision,
+        q, k, log_decay, beta, errors, states, d_out, d_v, d_states, scores, mix, d_q, d_k, d_log_decay, d_beta,
+        scale, T, N, H, K, V, C, min(config.gradient_slice, V), normalize_qk, config.precision,
         num_warps=config.gradient_warps, num_stages=config.gradient_stages,
     )  # fmt: skip
     return d_q, d_k, d_v, d_log_decay, d_beta, d_start
