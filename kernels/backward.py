@@ -9,7 +9,7 @@ the forward pass of a chunk reads
 Its gradient runs through the chunks backwards, D being the gradient of S:
 
     d_error = β (scoresᵀ d_out + k_out D');   d_residual = (I + a diag(β))⁻ᵀ d_error = d_v
-    D = fade D' + q_inᵀ d_out − k_inᵀ d_residual
+    D = fade D' + q_inᵀ d_out + erasedᵀ d_error           (erased = −(I + a diag(β))⁻¹ k_in)
 
 Working with error rather than delta, no gradient is ever divided by β, which may be zero. Four kernels: `chunk_kernel`
 and `state_kernel` of the forward pass again, with BACKWARD (β moves from mix to scores and k_out's gain; states and
@@ -31,7 +31,7 @@ from .configurations import Configuration, configuration
 
 @triton.jit
 def reverse_kernel(
-    q, k, mix, scores, gains, d_out, d_state, d_v, d_states, d_start, T, N, H,
+    k, mix, erased, q_in, scores, gains, d_out, d_state, d_v, d_states, d_start, T, N, H,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
     WHOLE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -40,33 +40,30 @@ def reverse_kernel(
     token, width = tl.arange(0, C), tl.arange(0, K)
     column = tl.program_id(0) * SLICE + tl.arange(0, SLICE)
     first = (head // H).to(tl.int64) * T * H + head % H
-    square = token[:, None] * C + token[None, :]
+    square, tile = token[:, None] * C + token[None, :], token[:, None] * K + width[None, :]
     k_tile, v_tile = token[:, None] * (H * K) + width[None, :], token[:, None] * (H * V) + column[None, :]
     out_tile, state_tile = token[None, :] * (H * V) + column[:, None], width[None, :] * V + column[:, None]
     dtype = k.dtype.element_ty
     D = tl.load(d_state + head.to(tl.int64) * K * V + state_tile)
 
+    fade = tl.load(gains + (head.to(tl.int64) * N + N - 1) * 2 * C + C)
     for back in range(N):
         n = N - 1 - back
         inside = n * C + token < T
         row, chunk = first + n * C * H, head.to(tl.int64) * N + n
-        gain = gains + chunk * 4 * C
-        k_out_gain, fade = tl.load(gain + 2 * C + token)[None, :], tl.load(gain + 3 * C)
-        keys = load_rows(k + row * K + k_tile, inside, WHOLE)
-        queries = load_rows(q + row * K + k_tile, inside, WHOLE)
-        d_answer = tl.trans(load_rows(d_out + row * V + v_tile, inside, WHOLE))
-        scoring = tl.load(scores + chunk * C * C + square)
-        mixing = tl.load(mix + chunk * C * C + square)
+        next_fade = tl.load(gains + chunk * 2 * C + C - (2 * C if n > 0 else 0))
         narrow = D.to(dtype)
         tl.store(d_states + chunk * K * V + state_tile, narrow)
-        d_error = k_out_gain * tl.dot(narrow, tl.trans(keys), input_precision=PRECISION)
-        d_error = tl.dot(d_answer, scoring, acc=d_error, input_precision=PRECISION)
-        d_residual = tl.dot(d_error.to(dtype), mixing, input_precision=PRECISION)
+        d_answer = tl.trans(load_rows(d_out + row * V + v_tile, inside, WHOLE))
+        keys = load_rows(k + row * K + k_tile, inside, WHOLE)
+        d_error = tl.dot(narrow, tl.trans(keys), input_precision=PRECISION)
+        d_error *= tl.load(gains + chunk * 2 * C + token)[None, :]
+        d_error = tl.dot(d_answer, tl.load(scores + chunk * C * C + square), d_error, PRECISION).to(dtype)
+        D = tl.dot(d_answer, tl.load(q_in + chunk * C * K + tile), fade * D, PRECISION)
+        D = tl.dot(d_error, tl.load(erased + chunk * C * K + tile), D, PRECISION)
+        d_residual = tl.dot(d_error, tl.load(mix + chunk * C * C + square), input_precision=PRECISION)
         tl.store(d_v + row * V + out_tile, d_residual.to(d_v.dtype.element_ty), mask=inside[None, :])
-        erased = (-tl.load(gain + token)[None, :] * d_residual).to(dtype)
-        D = tl.dot(erased, keys, acc=fade * D, input_precision=PRECISION)
-        asked = (tl.load(gain + C + token)[None, :] * d_answer.to(tl.float32)).to(dtype)
-        D = tl.dot(asked, queries, acc=D, input_precision=PRECISION)
+        fade = next_fade
 
     tl.store(d_start + head.to(tl.int64) * K * V + state_tile, D)
 
@@ -184,22 +181,21 @@ def backward(
         return d_q, d_k, d_v, d_log_decay, d_beta, d_state.clone()
     d_start = torch.empty_like(d_state)
     C, width = config.chunk, min(config.slice, V)
-    mix, scores, gains = prepare(
-        q, k, log_decay, beta, scale=scale, normalize_qk=normalize_qk, config=config, backward=True
-    )
-    N = mix.shape[2]
+    N = triton.cdiv(T, C)
+    parts = prepare(q, k, log_decay, beta, scale=scale, normalize_qk=normalize_qk, config=config, N=N, backward=True)
     states, d_states = q.new_empty(2, B, H, N, K, V)
     errors = torch.empty_like(v)
     state_kernel[V // width, B * H](
-        q, k, v, mix, scores, gains, q if state is None else state, errors, d_start, states, T, N, H,
+        k, v, *parts, q if state is None else state, errors, d_start, states, 0, T, N, H,
         K, V, C, width, state is not None, T % C == 0, config.precision, True,
         num_warps=config.state_warps, num_stages=config.state_stages,
     )  # fmt: skip
     reverse_kernel[V // width, B * H](
-        q, k, mix, scores, gains, d_out, d_state, d_v, d_states, d_start, T, N, H,
+        k, *parts, d_out, d_state, d_v, d_states, d_start, T, N, H,
         K, V, C, width, T % C == 0, config.precision,
         num_warps=config.state_warps, num_stages=config.reverse_stages,
     )  # fmt: skip
+    mix, _, _, scores, _ = parts  # spent, and of the right size for the gradients of the pairs
     gradient_kernel[N, B * H](
         q, k, log_decay, beta, errors, states, d_out, d_v, d_states, scores, mix, d_q, d_k, d_log_decay, d_beta,
         scale, T, N, H, K, V, C, min(config.gradient_slice, V), normalize_qk, config.precision,

@@ -16,6 +16,7 @@ class Configuration:
     """chunk: C. slice: columns of V per program. precision: of products of float32 tiles (16-bit tiles ignore it)."""
 
     chunk: int = 64
+    span: int = 16384
     slice: int = 64
     chunk_warps: int = 4
     state_warps: int = 4
