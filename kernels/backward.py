@@ -174,7 +174,7 @@ def backward(
     """Gradients of q, k, v, log_decay, beta and the starting state, from those of out and the final state."""
     B, T, H, K = q.shape
     V = v.shape[-1]
-    config = config or configuration(q, V)
+    config = config or configuration(q, backward=True)
     d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     d_log_decay, d_beta = torch.empty_like(log_decay), torch.empty_like(beta)
     if T == 0:

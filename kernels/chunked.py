@@ -211,7 +211,7 @@ def forward(
     Long inputs go through in spans, so that what stands between the two kernels stays small whatever T is."""
     B, T, H, K = q.shape
     V = v.shape[-1]
-    config = config or configuration(q, V)
+    config = config or configuration(q)
     out, state_out = torch.empty_like(v), q.new_empty(B, H, K, V, dtype=torch.float32)
     if T == 0:
         return out, state_out.zero_() if state is None else state_out.copy_(state)

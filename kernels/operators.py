@@ -42,13 +42,13 @@ def check(
     check_tensor("q", q, (B, T, H, K), q.device, *DTYPES)
     check_tensor("k", k, (B, T, H, K), q.device, q.dtype)
     check_tensor("v", v, (B, T, H, V), q.device, q.dtype)
+    for name, width in (("K", K), ("V", V)):
+        if width not in WIDTHS:
+            raise ValueError(f"{name} is {width}; it should be one of {', '.join(map(str, WIDTHS))}")
     check_tensor("log_decay", log_decay, (B, T, H), q.device, q.dtype, torch.float32)
     check_tensor("beta", beta, (B, T, H), q.device, q.dtype, torch.float32)
     if state is not None:
         check_tensor("state", state, (B, H, K, V), q.device, torch.float32)
-    for name, width in (("K", K), ("V", V)):
-        if width not in WIDTHS:
-            raise ValueError(f"{name} is {width}; it should be one of {', '.join(map(str, WIDTHS))}")
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise TypeError(f"scale is {scale!r}; it should be a number")
     if q.device.type != "cuda" and not (q.device.type == "cpu" and INTERPRETED):

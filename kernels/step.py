@@ -39,7 +39,7 @@ def step_kernel(
 
 def step(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, beta: Tensor, state: Tensor, scale: float, normalize_qk: bool,
-    width: int = 32, warps: int = 4,
+    width: int = 32, warps: int = 2,
 ) -> Tensor:  # fmt: skip
     """The bare launcher: contiguous, checked arguments with T = 1; state updated in place, out returned."""
     B, _, H, K = q.shape
