@@ -86,10 +86,14 @@ def median(run: Callable[[int], object], repeats: int, per_event: int = 1) -> fl
     return sorted(times)[len(times) // 2]
 
 
-def timed(run: Callable, cases: list[dict], *, graph: bool, repeats: int = 20) -> float:
-    """Median milliseconds of run(**case), the cases rotating."""
-    for i in range(3):
-        run(**cases[i % len(cases)])
+def timed(run: Callable, cases: list[dict], *, graph: bool, repeats: int = 20) -> float | None:
+    """Median milliseconds of run(**case), the cases rotating; None, and the reason printed, where it refuses to run."""
+    try:
+        for i in range(3):
+            run(**cases[i % len(cases)])
+    except RuntimeError as refusal:
+        print(f"not compared: {refusal}")
+        return None
     torch.cuda.synchronize()
     if not graph:
         return median(lambda i: run(**cases[i % len(cases)]), repeats)
@@ -133,11 +137,13 @@ def errors(run: Callable, step: Callable) -> dict[str, float]:
         exact_gradients = torch.autograd.grad(exact, list(leaves.values()), [x.double() for x in seeds])
         leaves = {name: x.requires_grad_() for name, x in case.items()}
         results = run(**leaves)
-        gradients = torch.autograd.grad(results, list(leaves.values()), seeds)
+        try:
+            gradients = torch.autograd.grad(results, list(leaves.values()), seeds)
+        except RuntimeError:  # a library may refuse; `timed` has said so
+            gradients = [None] * len(case)
         found |= {f"{regime} {name}": relative(a, b) for name, a, b in zip(("out", "state"), results, exact, strict=True)}
-        found |= {
-            f"{regime} d_{name}": relative(a, b) for name, a, b in zip(case, gradients, exact_gradients, strict=True)
-        }
+        for name, a, b in zip(case, gradients, exact_gradients, strict=True):
+            found[f"{regime} d_{name}"] = relative(a, b) if a is not None else None
     case = {name: x.detach() for name, x in inputs(1, batch=2).items()}
     exact = recurrent(**{name: x.double() for name, x in case.items()}, scale=SCALE, normalize_qk=True)
     with torch.no_grad():
@@ -221,6 +227,10 @@ def measure(quick: bool) -> dict:
     }
 
 
+def number(value: float | None, form: str) -> str:
+    return f"{value:>10{form}}" if value is not None else f"{'—':>10}"
+
+
 def report(found: dict) -> None:
     print(f"{found['device']}, torch {found['torch']}, triton {found['triton']}; milliseconds, medians")
     rows, names = found["rows"], list(found["errors"])
@@ -233,13 +243,13 @@ def report(found: dict) -> None:
             if (r["what"], r.get("T"), r.get("batch"), r["graph"]) == (what, T, batch, graph)
         }
         size = f"T {T}" if T else f"batch {batch}"
-        ratio = f"{ms['MiniVL'] / ms['FLA']:>10.2f}" if "FLA" in ms else "  not compared"
+        ratio = f"{ms['MiniVL'] / ms['FLA']:>10.2f}" if ms.get("FLA") else "  not compared"
         label = f"{what}, {size}, {'graph' if graph else 'eager'}"
-        print(f"{label:<36}" + "".join(f"{ms[name]:>10.4f}" for name in names) + ratio)
+        print(f"{label:<36}" + "".join(number(ms[name], ".4f") for name in names) + ratio)
     print("host time at T 256, µs: " + ", ".join(f"{k} {v:.0f}" for k, v in found["host_microseconds_at_256"].items()))
     print(f"workspace beyond inputs and outputs: {found['workspace_gb']:.3f} GB")
     for key in next(iter(found["errors"].values())):
-        print(f"error, {key:<29}" + "".join(f"{found['errors'][name][key]:>10.1e}" for name in names))
+        print(f"error, {key:<29}" + "".join(number(found["errors"][name][key], ".1e") for name in names))
 
 
 def plot(found: dict, path: str) -> None:

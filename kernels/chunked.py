@@ -136,7 +136,7 @@ def chunk_kernel(
         mixed = unit_triangular_inverse(gram * beta_row[:, None], PRECISION) * beta_row[None, :]
     tl.store(mix + square, mixed.to(mix.dtype.element_ty))
     mixed *= -(decay_in * k_length)[None, :]
-    mixed_keys = tl.dot(mixed, keys.to(tl.float32), input_precision=PRECISION)
+    mixed_keys = tl.dot(mixed.to(keys.dtype), keys, input_precision=PRECISION)
     tl.store(erased + tile, mixed_keys.to(erased.dtype.element_ty))
 
 

@@ -32,7 +32,7 @@ class Configuration:
 
 # (forward, backward), by (is the dtype of 16 bits, is K at most 128, is the card a Hopper)
 HOPPER = (
-    Configuration(chunk=32, slice=64, chunk_warps=2, state_stages=4),
+    Configuration(chunk=32, slice=64, chunk_warps=2, state_stages=3),
     Configuration(chunk=64, slice=64, state_stages=3, reverse_stages=3, gradient_slice=64, gradient_stages=3),
 )
 NARROW = (

@@ -1,6 +1,6 @@
 """What the shipped configurations take on cards that need not be there: shared memory, registers, spills.
 
-    python -m kernels.resources [--json] [89 …]     compiled for sm_80, sm_89, sm_90 and sm_120, or those named
+    python -m kernels.resources [--json] [--narrow] [89 …]     compiled for sm_80, sm_89, sm_90 and sm_120, or those named
 
 Triton compiles for any target without a GPU, and its own cuobjdump reads the machine code. Each configuration is
 compiled at the widest shape it serves, with a ragged tail and normalisation, which need the most.
@@ -52,8 +52,8 @@ def resources(kernel, constants: dict, *, dtype: str, architecture: int, warps: 
     return {"shared": compiled.metadata.shared, "registers": int(registers), "spilled": int(stack)}
 
 
-def table(architectures: list[int]) -> list[dict]:
-    """One row per kernel, dtype, key width and architecture."""
+def table(architectures: list[int], *, narrow: bool = False) -> list[dict]:
+    """One row per kernel, dtype, key width and architecture; narrow: only bf16 with K = 128, the model's."""
     rows = []
 
     def add(name: str, kernel, constants: dict, **options) -> None:
@@ -62,7 +62,7 @@ def table(architectures: list[int]) -> list[dict]:
 
     V = 256
     for architecture in architectures:
-        for dtype, K in (("bf16", 128), ("bf16", 256), ("fp32", 128), ("fp32", 256)):
+        for dtype, K in (("bf16", 128), ("bf16", 256), ("fp32", 128), ("fp32", 256))[: 1 if narrow else None]:
             torch_dtype = torch.float32 if dtype == "fp32" else torch.bfloat16
             for backward in (False, True):
                 row = choose(torch_dtype, K, divmod(architecture, 10), backward=backward)
@@ -85,7 +85,7 @@ def table(architectures: list[int]) -> list[dict]:
 
 def main(arguments: list[str]) -> None:
     architectures = [int(x) for x in arguments if x.isdigit()] or list(SHARED_MEMORY)
-    rows = table(architectures)
+    rows = table(architectures, narrow="--narrow" in arguments)
     if "--json" in arguments:
         print(json.dumps(rows))
         return
