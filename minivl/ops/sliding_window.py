@@ -97,11 +97,13 @@ class Ring:
         """All that the ring remembers, by name."""
         return {"keys": self.keys, "values": self.values, "positions": self.positions, "seen": self.seen}
 
-    def write(self, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def write(
+        self, k: Tensor, v: Tensor, lengths: Tensor | None = None, *, for_gradient: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Store T tokens; return their numbers [B, T] and the ring's keys and values to attend to.
 
-        Stored copies carry no gradient. While gradients are on, what is returned is the ring with this call's own k
-        and v in place, so that they do get theirs.
+        What is stored carries no gradient. `for_gradient` returns copies of the ring instead, with this call's own k
+        and v in them: they get their gradients, and later writes don't change what the backward pass will read.
         """
         offset = torch.arange(k.shape[1], device=k.device)
         number = self.seen[:, None] + offset
@@ -113,7 +115,7 @@ class Ring:
             k = torch.where(real[..., None, None], k, self.keys.gather(1, _like(slot, k)))
             v = torch.where(real[..., None, None], v, self.values.gather(1, _like(slot, v)))
         keys, values = self.keys, self.values
-        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
+        if for_gradient:
             keys, values = keys.scatter(1, _like(slot, k), k), values.scatter(1, _like(slot, v), v)
         self.keys.scatter_(1, _like(slot, k), k.detach())
         self.values.scatter_(1, _like(slot, v), v.detach())
@@ -138,7 +140,8 @@ def ring(
         )
     if lengths is not None:
         checks.tensor("lengths", lengths, (B,), torch.int64)
-    number, keys, values = memory.write(k, v, lengths)
+    for_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    number, keys, values = memory.write(k, v, lengths, for_gradient=for_gradient)
     seen_by = visible(number, memory.positions, memory.window)
     if lengths is not None:  # padding sees everything: its output means nothing, but must not become a 0 / 0
         seen_by = seen_by | (number >= memory.seen[:, None])[..., None]

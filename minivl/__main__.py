@@ -1,0 +1,57 @@
+"""`python -m minivl COMMAND`: one table of commands, and what happens when one can't do its job.
+
+A command is a module with `add_arguments(parser)` and `run(args)`. Only the module of the command that was asked for
+is imported, so that --help answers at once. `run` returns an exit code, or None for 0. A fault that a user can mend
+(a wrong argument, a missing file, a missing package) is raised as an exception by whoever finds it, and ends here as
+one line and exit code 1; argparse answers a command line that it can't read with exit code 2; Ctrl-C gives 130.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "demo": ("minivl.demo", "climb the ladder, then stream through a small block with random weights"),
+    "bench": ("minivl.bench", "measure the ops on this machine"),
+}
+
+USER_FAULTS = (ValueError, TypeError, OSError, ImportError)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Read the command line. `args.run` is the command's function, `args.command` its name."""
+    parser = argparse.ArgumentParser(
+        prog="python -m minivl", description="MiniVL: InfiniteVL's hybrid linear attention, small and readable."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module_name, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        if name in argv[:1]:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = parse(argv)
+        code = args.run(args) or 0
+        sys.stdout.flush()  # so that a closed pipe is met here, and not by the interpreter on its way out
+        return code
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except USER_FAULTS as fault:
+        line = " ".join(str(fault).split()) or type(fault).__name__
+        print(f"python -m minivl {' '.join(argv[:1])}: {line}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

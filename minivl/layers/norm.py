@@ -1,0 +1,38 @@
+"""Root-mean-square norms: of a layer's input, and of a linear layer's read-out together with its gate."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.checks import state_dtype
+
+
+def unit_mean_square(x: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) over the last axis, in at least float32."""
+    x = x.to(state_dtype(x.dtype))
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+class RMSNorm(nn.Module):
+    """weight ∘ x / rms(x), cast to x's dtype before the weight multiplies: the released model's order."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * unit_mean_square(x, self.eps).to(x.dtype)
+
+
+class GatedRMSNorm(nn.Module):
+    """weight ∘ x / rms(x) ∘ SiLU(gate): norm first, then gate, all in float32 and cast once, at the end."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        normed = unit_mean_square(x, self.eps)
+        return (self.weight.to(normed.dtype) * normed * F.silu(gate.to(normed.dtype))).to(x.dtype)

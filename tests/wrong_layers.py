@@ -1,0 +1,149 @@
+"""The wrong table's rows for rotations, layers, blocks and memories. See wrong.py."""
+
+from types import MethodType, ModuleType
+
+import torch
+
+from . import layer_claims, rotary_claims
+from .catching import Rung, Wrong
+from .editing import Edit
+from .layer_claims import LayerCase
+from .rotary_claims import RotaryCase
+
+LINEAR = layer_claims.a_linear_layer_equals_its_token_by_token_reference
+ATTENTION = layer_claims.an_attention_layer_equals_its_token_by_token_reference
+BLOCK = layer_claims.a_block_is_norm_mixer_residual_norm_feed_forward_residual
+SPLIT = layer_claims.any_split_over_calls_gives_the_answer_of_one_call
+DECODING = layer_claims.decoding_equals_prefilling
+ROWS = layer_claims.each_row_gives_what_it_gives_alone
+REMEMBERS = layer_claims.each_row_remembers_what_it_remembers_alone
+RESUMED = layer_claims.saved_and_resumed_equals_uninterrupted
+PLANES = rotary_claims.each_plane_turns_by_its_own_axis
+
+
+def blocks_of(module: ModuleType) -> dict[str, layer_claims.Make]:
+    """A maker of small blocks in which every class that `module` has is the module's."""
+
+    def make(case: LayerCase):
+        block = layer_claims.real(case)
+        for part in block.modules():
+            if type(part).__module__ == module.__name__:
+                part.__class__ = getattr(module, type(part).__name__)
+            elif module.__name__.endswith(".mixer") and hasattr(part, "mix"):
+                part.forward = MethodType(module.Mixer.forward, part)
+        if module.__name__.endswith(".memory"):
+
+            def new_memory(batch_size=1, **options):
+                return module.Memory(block.config, batch_size, dtype=torch.float64, **options)
+
+            block.new_memory = new_memory
+        return block
+
+    return {"block": make}
+
+
+def turns_of(module: ModuleType) -> dict[str, object]:
+    return {"turn": lambda x, positions, **shape: module.rotate(x, *module.mrope(positions, **shape))}
+
+
+def layer_cases(regime: str, dtype) -> list[LayerCase]:
+    """`regime` is a pattern of layers, with another rule than the gated one after a comma, or a side of padding."""
+    pattern, _, rest = regime.partition(", ")
+    options = {"side": rest} if rest in ("right", "scattered") else {"mixer": rest or "gated_delta"}
+    return [LayerCase(pattern, T=T, seed=seed, **options) for T in (4, 21) for seed in (1, 2)]
+
+
+def rotary_cases(regime: str, dtype) -> list[RotaryCase]:
+    furthest = {"near": 100, "far": 2_000_000}[regime]
+    return [RotaryCase(released, furthest, seed) for released in (True, False) for seed in range(2)]
+
+
+LAYER_RUNGS = {
+    "rotary": Rung("ops.rotary", turns_of, rotary_cases),
+    "gated_deltanet": Rung("layers.gated_deltanet", blocks_of, layer_cases),
+    "window_attention": Rung("layers.window_attention", blocks_of, layer_cases),
+    "norm": Rung("layers.norm", blocks_of, layer_cases),
+    "mixer": Rung("layers.mixer", blocks_of, layer_cases),
+    "decoder": Rung("layers.decoder", blocks_of, layer_cases),
+    "memory": Rung("memory", blocks_of, layer_cases),
+}
+
+
+def wrong(name: str, rung: str, where: str, right: str, instead: str, claim, regime: str = "1 + 3") -> Wrong:
+    implementation = "turn" if rung == "rotary" else "block"
+    return Wrong(name, rung, implementation, Edit(where, right, instead), claim, regime)
+
+
+WRONG_LAYERS = (
+    wrong("the axes of M-RoPE are swapped", "rotary", "ops.rotary.mrope",
+          "zip(positions, sections", "zip(positions[[0, 2, 1]], sections", PLANES, "near"),
+    wrong("it turns the other way", "rotary", "ops.rotary.half_turn", "[-b, a]", "[b, -a]", PLANES, "near"),
+    wrong("pairs are neighbours instead of halves", "rotary", "ops.rotary.half_turn",
+          "x.chunk(2, dim=-1)", "x[..., ::2], x[..., 1::2]", PLANES, "near"),
+    wrong("the frequencies take K/2 for K", "rotary", "ops.rotary.mrope",
+          "device=positions.device) / width)", "device=positions.device) / (width // 2))", PLANES, "near"),
+    wrong("the angles are made in float32", "rotary", "ops.rotary.mrope",
+          "else torch.float64", "else torch.float32", PLANES, "far"),
+    wrong("keys are not normalised", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.rule",
+          "normalize_qk=True", "normalize_qk=False", LINEAR),
+    wrong("the scale is applied twice", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.rule",
+          "q.shape[-1] ** -0.5", "q.shape[-1] ** -1.0", LINEAR),
+    wrong("softplus is missing", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.gates",
+          "F.softplus(", "torch.exp(", LINEAR),
+    wrong("β is not brought between 0 and 1", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.gates",
+          ".sigmoid()", "", LINEAR, "1 + 3, delta"),
+    wrong("the SiLU after the convolution is missing", "gated_deltanet", "layers.gated_deltanet.ShortConv.forward",
+          "F.silu(out)", "out", LINEAR),
+    wrong("q continues with k's tail", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
+          "self.q_proj(x), tails[0]", "self.q_proj(x), tails[1]", SPLIT),
+    wrong("the state is not handed on", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
+          "None if memory is None else memory.start()", "None", SPLIT),
+    wrong("padding makes the state decay", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
+          "{name: gate.masked_fill(padding[..., None], 0) for name, gate in gates.items()}", "gates",
+          REMEMBERS, "1 + 3, right"),
+    wrong("padding is written", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
+          "k.masked_fill(padding[..., None, None], 0)", "k", REMEMBERS, "linear only, linear"),
+    wrong("the tails end in padding", "gated_deltanet", "layers.gated_deltanet.ShortConv.forward",
+          "lengths=lengths", "lengths=None", REMEMBERS, "1 + 3, right"),
+    wrong("keys are stored before they are turned", "window_attention",
+          "layers.window_attention.WindowAttention.mix",
+          "q, k = rotate(q, cos, sin), rotate(k, cos, sin)", "q = rotate(q, cos, sin)", ATTENTION),
+    wrong("each call turns from its own start", "window_attention", "layers.window_attention.WindowAttention.mix",
+          "mrope(positions,", "mrope(positions - positions[:, :, :1],", SPLIT),
+    wrong("the axes of M-RoPE are swapped", "window_attention", "ops.rotary.mrope",
+          "zip(positions, sections", "zip(positions[[1, 0, 2]], sections", ATTENTION),
+    wrong("full attention slides", "window_attention", "layers.window_attention.WindowAttention.mix",
+          "self.window or max(1, x.shape[1])", "self.config.sliding_window", ATTENTION, "teacher"),
+    wrong("padding is written into the ring", "window_attention", "layers.window_attention.WindowAttention.mix",
+          "lengths=lengths", "lengths=None", REMEMBERS, "window only, right"),
+    wrong("the weight multiplies before the cast", "norm", "layers.norm.RMSNorm.forward",
+          "self.weight * unit_mean_square(x, self.eps).to(x.dtype)",
+          "(self.weight * unit_mean_square(x, self.eps)).to(x.dtype)",
+          layer_claims.a_norm_is_cast_before_its_weight_multiplies),
+    wrong("the gate is applied in half precision", "norm", "layers.norm.GatedRMSNorm.forward",
+          "* F.silu(gate.to(normed.dtype))).to(x.dtype)", ").to(x.dtype) * F.silu(gate)",
+          layer_claims.a_gated_norm_stays_in_float32_until_its_end),
+    wrong("the gate comes before the norm", "norm", "layers.norm.GatedRMSNorm.forward",
+          "unit_mean_square(x, self.eps)", "unit_mean_square(x * F.silu(gate), self.eps) / F.silu(gate)", LINEAR),
+    wrong("padding's NaN gets into the mixer", "mixer", "layers.mixer.Mixer.forward",
+          "x.masked_fill(~mask[..., None], 0)", "x", REMEMBERS),
+    wrong("positions stay where the padding was", "mixer", "layers.mixer.Mixer.forward",
+          "positions.gather(2, order.expand_as(positions))", "positions", ROWS),
+    wrong("tokens are not moved back", "mixer", "layers.mixer.Mixer.forward",
+          "torch.zeros_like(out).scatter(1, back, out)", "out", ROWS),
+    wrong("the residual is missing", "decoder", "layers.decoder.DecoderLayer.forward",
+          "x + self.self_attn(", "self.self_attn(", BLOCK),
+    wrong("positions start over with each call", "decoder", "layers.decoder.HybridBlock.forward",
+          "memory.next_position if memory is not None else", "", DECODING),
+    wrong("positions count padding", "decoder", "ops.rotary.text_positions",
+          "mask.cumsum(1) - 1", "torch.arange(T, device=start.device)", REMEMBERS),
+    wrong("a clone shares its tensors", "memory", "memory.Memory.clone", "copy.deepcopy", "copy.copy",
+          layer_claims.a_clone_never_touches_its_source),
+    wrong("slot positions are not resumed", "memory", "memory.Memory.resume",
+          "x.copy_(tensors[name])", 'x.copy_(x if "positions" in name else tensors[name])', RESUMED),
+    wrong("a tail is not stored", "memory", "memory.LinearState.store", "self.q_tail.copy_(q_tail)", "pass", SPLIT),
+    wrong("padding counts as seen", "memory", "memory.Memory.advance",
+          "if mask is None else mask.sum(1)", "", REMEMBERS),
+    wrong("padding moves the next position", "memory", "memory.Memory.advance",
+          "largest.masked_fill(~mask, -1)", "largest + (~mask).any()", REMEMBERS),
+)  # fmt: skip
