@@ -141,7 +141,9 @@ def errors(run: Callable, step: Callable) -> dict[str, float]:
             gradients = torch.autograd.grad(results, list(leaves.values()), seeds)
         except RuntimeError:  # a library may refuse; `timed` has said so
             gradients = [None] * len(case)
-        found |= {f"{regime} {name}": relative(a, b) for name, a, b in zip(("out", "state"), results, exact, strict=True)}
+        found |= {
+            f"{regime} {name}": relative(a, b) for name, a, b in zip(("out", "state"), results, exact, strict=True)
+        }
         for name, a, b in zip(case, gradients, exact_gradients, strict=True):
             found[f"{regime} d_{name}"] = relative(a, b) if a is not None else None
     case = {name: x.detach() for name, x in inputs(1, batch=2).items()}

@@ -218,9 +218,7 @@ def forward(
     C, width, total = config.chunk, min(config.slice, V), triton.cdiv(T, config.chunk)
     for start in range(0, total, config.span // C):
         N = min(config.span // C, total - start)
-        parts = prepare(
-            q, k, log_decay, beta, scale=scale, normalize_qk=normalize_qk, config=config, start=start, N=N
-        )
+        parts = prepare(q, k, log_decay, beta, scale=scale, normalize_qk=normalize_qk, config=config, start=start, N=N)
         state_kernel[V // width, B * H](
             k, v, *parts, q if state is None else state, out, state_out, out, start, T, N, H,
             K, V, C, width, state is not None, T % C == 0, config.precision, False,

@@ -138,7 +138,9 @@ def step_gated_delta_rule(
     if not state.is_contiguous():
         raise ValueError("state is not contiguous; a step updates it in place and needs it contiguous")
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, log_decay, beta, state)):
-        raise ValueError("a step makes no gradients; call it under torch.no_grad(), or chunked_gated_delta_rule instead")
+        raise ValueError(
+            "a step makes no gradients; call it under torch.no_grad(), or chunked_gated_delta_rule instead"
+        )
     inputs = (x.contiguous() for x in (q, k, v, log_decay, beta))
     return step_operator(*inputs, state, float(scale), bool(normalize_qk)), state
 

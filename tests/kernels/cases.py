@@ -25,7 +25,8 @@ def inputs(regime: str, *, B=1, T=37, H=2, K=16, V=16, dtype=torch.float32, seed
     if regime == "alpha_one":
         log_decay = torch.zeros_like(log_decay)
     elif regime == "strong":  # runs of strong decay, weak ones between: large sums beside small differences
-        log_decay = torch.where(uniform(B, T, H) < 0.5, -20 * uniform(B, T, H), -1e-3 * uniform(B, T, H))
+        in_a_run = (torch.arange(T) % 64 < 40)[None, :, None]
+        log_decay = torch.where(in_a_run, -10 - 10 * uniform(B, T, H), -1e-3 * uniform(B, T, H))
     elif regime == "resets":
         log_decay = torch.where(uniform(B, T, H) < 0.2, -torch.inf, log_decay)
     elif regime in ("static", "frozen"):
@@ -57,7 +58,9 @@ def gradients(run, case: dict[str, Tensor], seeds: tuple[Tensor, Tensor], dtype=
 
 def seeds_like(case: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return tuple(torch.randn(case[name].shape, generator=generator).to(DEVICE, case[name].dtype) for name in ("v", "state"))
+    return tuple(
+        torch.randn(case[name].shape, generator=generator).to(DEVICE, case[name].dtype) for name in ("v", "state")
+    )
 
 
 def error(found: Tensor, exact: Tensor) -> float:

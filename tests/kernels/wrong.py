@@ -9,7 +9,10 @@ from types import ModuleType
 import kernels
 
 WRONG = {  # name: (what stands in kernels/chunked.py, what stands in the wrong version)
-    "mask with no decay": ('decay = tl.exp(tl.where(past, between, float("-inf")))', "decay = tl.where(past, 1.0, 0.0)"),
+    "mask with no decay": (
+        'decay = tl.exp(tl.where(past, between, float("-inf")))',
+        "decay = tl.where(past, 1.0, 0.0)",
+    ),
     "Gram matrix ungated": ("gram = decay * tl.dot(keys", "gram = tl.dot(keys"),
     "erased without decay": ("mixed *= -(decay_in * k_length)", "mixed *= -k_length"),
     "queries without decay": ("queries * (decay_in * q_length)", "queries * q_length"),
@@ -21,7 +24,7 @@ WRONG = {  # name: (what stands in kernels/chunked.py, what stands in the wrong 
     "strict mask": ("past = token[:, None] >= token[None, :]", "past = token[:, None] > token[None, :]"),
     "β dropped from gram": ("gram * beta_row[:, None], PRECISION)", "gram, PRECISION)"),
     "β dropped from mix": ("PRECISION) * beta_row[None, :]", "PRECISION)"),
-    "inverse one halving short": ("if C >= 32:", "if C >= 64:"),
+    "inverse one halving short": ("if C >= 64:", "if C >= 128:"),
     "series instead of inverse": ("inverse -= tl.dot(below, inverse, input_precision=PRECISION)", "inverse -= below"),
     "no clamp of −∞": ("tl.maximum(log_decay, -1e4)", "log_decay"),
     "plain running sums": ("whole = tl.floor(log_decay + 0.5)", "whole = log_decay * 0.0"),
