@@ -1,4 +1,4 @@
-"""The gated delta rule on a GPU, backward: nothing but the inputs is kept from the forward pass, the rest is recomputed.
+"""The gated delta rule on a GPU, backward: only the inputs are kept from the forward pass, the rest is recomputed.
 
 Every token's error is how far its prediction was off, so delta = β error. With a_ij = Γ_ij k_i·k_j below the diagonal,
 the forward pass of a chunk reads
@@ -29,7 +29,7 @@ from .chunked import chunk_decays, inverse_length, load_rows, prepare, state_ker
 from .configurations import Configuration, configuration
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N"])
 def reverse_kernel(
     k, mix, erased, q_in, scores, gains, d_out, d_state, d_v, d_states, d_start, T, N, H,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
@@ -70,13 +70,13 @@ def reverse_kernel(
 
 @triton.jit
 def through_length(d_x, x, length, NORMALIZE: tl.constexpr):
-    """Of the gradient of x, take away what x's own length undid: with |x| = 1 / length, only directions across count."""
+    """Take from the gradient of x what lies along x: a change of x's length, 1 / `length`, changes no unit vector."""
     if NORMALIZE:
         d_x -= (length * length * tl.sum(d_x * x, 1))[:, None] * x
     return d_x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N"])
 def gradient_kernel(
     q, k, log_decay, beta, errors, states, d_out, d_v, d_states, d_scores, d_gram, d_q, d_k, d_log_decay, d_beta,
     scale, T, N, H,
@@ -154,7 +154,7 @@ def gradient_kernel(
     d_beta_row += written
     written *= beta_row
     d_keys = -(decay_in * k_length)[:, None] * d_keys_in
-    d_G += tl.sum(wide * d_keys, 1) - written
+    d_G += tl.sum(wide * d_keys, 1)
     d_keys += d_keys_out * beta_row[:, None]
     d_keys = tl.dot(tl.trans(tl.load(d_scores + square)), queries, d_keys, PRECISION)
     d_keys = tl.dot(tl.load(d_gram + square), keys, d_keys, PRECISION)
@@ -162,9 +162,11 @@ def gradient_kernel(
     d_keys = through_length(d_keys, wide, k_length, NORMALIZE)
     tl.store(d_k + k_tile, d_keys.to(d_k.dtype.element_ty), mask=rows)
 
-    d_last = tl.sum(written, 0) + fade * tl.sum(d_fade, 0)
+    # A decay acts on what later tokens read, on what earlier ones wrote (summed as such: the difference of two sums
+    # over all tokens would be lost in rounding where decay is strong), and on the state that passes through.
+    d_decay = tl.cumsum(d_G, 0, reverse=True) + tl.sum(tl.where(past, written[None, :], 0.0), 1)
+    tl.store(d_log_decay + first + token * H, d_decay + fade * tl.sum(d_fade, 0), mask=inside)
     tl.store(d_beta + first + token * H, d_beta_row, mask=inside)
-    tl.store(d_log_decay + first + token * H, tl.cumsum(d_G, 0, reverse=True) + d_last, mask=inside)
 
 
 def backward(

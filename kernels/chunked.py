@@ -31,11 +31,7 @@ from .configurations import Configuration, configuration
 @triton.jit
 def load_rows(pointers, inside, WHOLE: tl.constexpr):
     """A tile whose rows are tokens, zeros beyond the last token; no masks where T is a whole number of chunks."""
-    if WHOLE:
-        tile = tl.load(pointers)
-    else:
-        tile = tl.load(pointers, mask=inside[:, None], other=0.0)
-    return tile
+    return tl.load(pointers) if WHOLE else tl.load(pointers, mask=inside[:, None], other=0.0)
 
 
 @triton.jit
@@ -94,7 +90,7 @@ def unit_triangular_inverse(gram, PRECISION: tl.constexpr):
     return inverse
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["start", "T", "N"])
 def chunk_kernel(
     q, k, log_decay, beta, mix, erased, q_in, scores, gains, scale, start, T, N, H,
     K: tl.constexpr, C: tl.constexpr, NORMALIZE: tl.constexpr, PRECISION: tl.constexpr, BACKWARD: tl.constexpr,
@@ -140,7 +136,7 @@ def chunk_kernel(
     tl.store(erased + tile, mixed_keys.to(erased.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["start", "T", "N"])
 def state_kernel(
     k, v, mix, erased, q_in, scores, gains, state, out, state_out, states, start, T, N, H,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
@@ -191,8 +187,8 @@ def prepare(
     """(mix, erased, q_in, scores, gains) of N chunks from `start` on, by `chunk_kernel`."""
     B, T, H, K = q.shape
     C = config.chunk
-    mix, scores = q.new_empty(2, B, H, N, C, C)
-    erased, q_in = q.new_empty(2, B, H, N, C, K)
+    mix, scores = q.new_empty(B, H, N, C, C), q.new_empty(B, H, N, C, C)
+    erased, q_in = q.new_empty(B, H, N, C, K), q.new_empty(B, H, N, C, K)
     gains = q.new_empty(B, H, N, 2, C, dtype=torch.float32)
     chunk_kernel[N, B * H](
         q, k, log_decay, beta, mix, erased, q_in, scores, gains, scale, start, T, N, H,

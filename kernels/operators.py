@@ -69,8 +69,8 @@ def chunked_gated_delta_rule(
     """S' = α_t S_{t−1};  S_t = S' + k_t (β_t (v_t − S'ᵀ k_t))ᵀ;  out_t = scale · S_tᵀ q_t.  → (out, final state)
 
     q, k [B, T, H, K] and v [B, T, H, V] in bfloat16, float16 or float32; log_decay and beta [B, T, H], in that dtype
-    or float32; state [B, H, K, V] in float32. K and V are powers of two from 16 to 256. Padding is inert where log_decay
-    and beta are zero.
+    or float32; state [B, H, K, V] in float32. K and V are powers of two from 16 to 256. Tokens whose log_decay and
+    beta are zero are inert padding.
     """
     check(q, k, v, log_decay=log_decay, beta=beta, state=state, scale=scale)
     inputs = (x.contiguous() for x in (q, k, v, log_decay, beta))

@@ -1,6 +1,6 @@
 """What the shipped configurations take on cards that need not be there: shared memory, registers, spills.
 
-    python -m kernels.resources [--json] [--narrow] [89 …]     compiled for sm_80, sm_89, sm_90 and sm_120, or those named
+    python -m kernels.resources [--json] [--narrow] [89 …]     for sm_80, sm_89, sm_90 and sm_120, or those named
 
 Triton compiles for any target without a GPU, and its own cuobjdump reads the machine code. Each configuration is
 compiled at the widest shape it serves, with a ragged tail and normalisation, which need the most.
