@@ -11,13 +11,16 @@ Its gradient runs through the chunks backwards, D being the gradient of S:
     d_error = β (scoresᵀ d_out + k_out D');   d_residual = (I + a diag(β))⁻ᵀ d_error = d_v
     D = fade D' + q_inᵀ d_out + erasedᵀ d_error           (erased = −(I + a diag(β))⁻¹ k_in)
 
-Working with error rather than delta, no gradient is ever divided by β, which may be zero. Four kernels: `chunk_kernel`
+Working with error rather than delta, no gradient need be divided by β, which may be zero. Four kernels: `chunk_kernel`
 and `state_kernel` of the forward pass again, with BACKWARD (β moves from mix to scores and k_out's gain; states and
 errors are written), `reverse_kernel` for the loop above, and `gradient_kernel`, all chunks at once, for what remains:
 
     d_scores = d_out errorᵀ diag(β);      d_a = −d_residual errorᵀ diag(β)     (only below or on the diagonal)
     d_q_in = d_out Sᵀ;     d_k_in = −d_residual Sᵀ;     d_k_out = diag(β) error D'ᵀ
     d_β_j = Σ_i scores_ij (d_out_i·error_j) − Σ_i a_ij (d_residual_i·error_j) + k_out_j·(D' error_j)
+
+The three sums cancel where keys repeat, and rounded to 16 bits they would leave noise. Their total is also
+d_residual_j·error_j / β_j, without cancellation; so the sums serve only tokens whose β is next to nothing.
 """
 
 import torch
@@ -115,6 +118,7 @@ def gradient_kernel(
         d_residual = tl.load(d_v + start + v_tile, mask=rows, other=0.0)
         answer_error = tl.dot(d_answer, tl.trans(error), acc=answer_error, input_precision=PRECISION)
         residual_error = tl.dot(d_residual, tl.trans(error), acc=residual_error, input_precision=PRECISION)
+    own = tl.sum(tl.where(token[:, None] == token[None, :], residual_error, 0.0), 1)
     answer_error *= lengths * (scale * q_length)[:, None]
     residual_error = tl.where(past, -residual_error * lengths * k_length[:, None], 0.0)
     tl.store(d_scores + square, (answer_error * beta_row[None, :]).to(dtype))
@@ -166,6 +170,7 @@ def gradient_kernel(
     # over all tokens would be lost in rounding where decay is strong), and on the state that passes through.
     d_decay = tl.cumsum(d_G, 0, reverse=True) + tl.sum(tl.where(past, written[None, :], 0.0), 1)
     tl.store(d_log_decay + first + token * H, d_decay + fade * tl.sum(d_fade, 0), mask=inside)
+    d_beta_row = tl.where(beta_row >= 1 / 64, own / tl.maximum(beta_row, 1 / 64), d_beta_row)
     tl.store(d_beta + first + token * H, d_beta_row, mask=inside)
 
 

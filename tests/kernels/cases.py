@@ -7,7 +7,7 @@ from torch import Tensor
 from minivl.ops.gated_delta_rule import recurrent
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-REGIMES = ("wide", "alpha_one", "strong", "resets", "static", "frozen", "correlated", "zero_keys", "layer")
+REGIMES = ("wide", "alpha_one", "strong", "resets", "static", "frozen", "correlated", "zero_keys", "shut", "layer")
 
 
 def inputs(regime: str, *, B=1, T=37, H=2, K=16, V=16, dtype=torch.float32, seed=0) -> dict[str, Tensor]:
@@ -37,6 +37,8 @@ def inputs(regime: str, *, B=1, T=37, H=2, K=16, V=16, dtype=torch.float32, seed
         k = 0.1 * F.normalize(k, dim=-1) + F.normalize(k[:, :1], dim=-1)
     elif regime == "zero_keys":
         k = k * (uniform(B, T, H, 1) < 0.7)
+    elif regime == "shut":  # tokens that write nothing, and tokens that write next to nothing
+        beta = beta * (uniform(B, T, H) < 0.6) * torch.where(uniform(B, T, H) < 0.5, 1.0, 1e-3)
     elif regime == "layer":
         log_decay, beta = -0.001 - 0.02 * uniform(B, T, H), 0.5 + 0.1 * normal(B, T, H).clamp(-3, 3)
     k = F.normalize(k, dim=-1)
