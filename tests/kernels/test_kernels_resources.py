@@ -1,0 +1,42 @@
+"""Every shipped configuration compiles for every card, on a machine without any, and fits an RTX 4090."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from kernels.configurations import choose
+from kernels.resources import SHARED_MEMORY
+
+FEW_BYTES = 128  # of spilled registers, in the 16-bit kernels; float32's have no speed to lose
+
+
+@pytest.mark.parametrize("architecture", SHARED_MEMORY)
+def test_every_configuration_fits(architecture):
+    """In a process of its own, since the interpreter, asked for here, puts the compiler out of reach."""
+    command = [sys.executable, "-m", "kernels.resources", "--json", str(architecture)]
+    if architecture in (80, 120):
+        command.append("--narrow")  # the same rows as sm_89's: one shape of them suffices
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
+    rows = json.loads(found.stdout)
+    assert {row["architecture"] for row in rows} == {architecture}
+    assert {row["kernel"] for row in rows} >= {"chunk", "state", "reverse", "gradient", "step"}
+    assert SHARED_MEMORY[89] == 101_376  # an RTX 4090's
+    for row in rows:
+        assert row["shared"] <= SHARED_MEMORY[architecture], row
+        if row["dtype"] == "bf16":
+            assert row["spilled"] <= FEW_BYTES, row
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("K", [16, 128, 256])
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (12, 0)])
+def test_spans_are_whole_chunks(capability, K, backward):
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        config = choose(dtype, K, capability, backward=backward)
+        assert config.span % config.chunk == 0
