@@ -1,17 +1,17 @@
 """Times and errors of the kernels, beside Flash Linear Attention where it is installed, in one run.
 
-    python -m kernels.bench [--quick] [--json FILE] [--plot FILE]
+    python -m minivl bench kernels [--quick] [--json FILE] [--plot FILE.png]
 
 Shapes are the model's: B 1, H 16, K 128, V 256, bfloat16, normalised q and k, a starting state and a final one. Times
 are medians of device events; "graph" is inside a captured CUDA graph, "eager" outside it, Python and launches included.
 Inputs are random and several sets rotate. Errors are relative norms against the float64 recurrence.
 """
 
-import argparse
 import importlib.util
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -221,22 +221,10 @@ def measure(quick: bool) -> dict:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="three lengths only, under a minute")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers here")
-    parser.add_argument("--plot", metavar="FILE", help="write a picture of the forward times here")
-    chosen = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        parser.error("the kernels are timed on a CUDA device, and this machine has none")
-    found = measure(chosen.quick)
+def run(*, quick: bool = False, json_file: Path | None = None, plot_file: Path | None = None) -> None:
+    found = measure(quick)
     report(found)
-    if chosen.json:
-        with open(chosen.json, "w") as file:
-            json.dump(found, file, indent=1)
-    if chosen.plot:
-        plot(found, chosen.plot)
-
-
-if __name__ == "__main__":
-    main()
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=1))
+    if plot_file:
+        plot(found, plot_file)

@@ -46,8 +46,9 @@ def inverse_length(x, NORMALIZE: tl.constexpr):
 
 @triton.jit
 def chunk_decays(log_decay):
-    """[C] → between [C, C] (G_i − G_j, not masked), decay_in [C], decay_out [C], fade.  Whole numbers and fractions are
-    summed apart, as in the twin: the difference of two large float32 sums has lost the digits of the weak decays."""
+    """[C] → between [C, C] (G_i − G_j, not masked), decay_in [C], decay_out [C], fade.  The difference of two large
+    float32 sums has lost the digits of weak decays. The twin gives each pair a sum of its own; here whole numbers and
+    fractions are summed apart, which keeps the digits with two running sums for all."""
     log_decay = tl.maximum(log_decay, -1e4)
     whole = tl.floor(log_decay + 0.5)
     part = log_decay - whole

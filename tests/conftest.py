@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "gpu" in report.keywords]
+    reports = terminalreporter.stats.get("skipped", ())
+    skipped = [report for report in reports if "gpu" in getattr(report, "keywords", ())]  # a skipped module has none
     if skipped:
         terminalreporter.write_line(f"{len(skipped)} GPU tests skipped: each {NO_GPU}")

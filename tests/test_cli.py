@@ -39,7 +39,9 @@ def test_help_names_every_command_without_importing_torch():
         assert summary.split()[0] in done.stdout
 
 
-@pytest.mark.parametrize("words", [[name] for name in cli.COMMANDS] + [["bench", "ops"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [[name] for name in cli.COMMANDS] + [["bench", "ops"], ["bench", "kernels"]], ids=" ".join
+)
 def test_every_command_has_help(capsys, words):
     code, out, err = call(capsys, *words, "--help")
     assert code == 0
@@ -77,6 +79,7 @@ def test_a_command_line_that_cannot_be_read_is_exit_code_2(capsys, words, named)
         (["bench", "ops", "--quick", "--json", "README.md/in/a/file.json"], "README.md is not a folder"),
         (["bench", "ops", "--quick", "--json", "tests"], "tests is a folder"),
         (["bench", "ops", "--quick", "--plot", "growth.txt"], ".png"),
+        (["bench", "kernels", "--plot", "growth.txt"], ".png"),
         (["bench", "ops", "--quick", "--plot", "README.md/growth.png"], "README.md is not a folder"),
         (["demo", "--tokens", "1000"], "--tokens is 1000"),
         (["demo", "--tokens", "-256"], "--tokens is -256"),

@@ -6,7 +6,10 @@ A new measurement is a module with `add_arguments(parser)` and `run(args)`, and 
 import argparse
 import importlib
 
-MEASUREMENTS = {"ops": ("minivl.bench.ops", "each rung's naive and fast form, and transformers', on the CPU")}
+MEASUREMENTS = {
+    "ops": ("minivl.bench.ops", "each rung's naive and fast form, and transformers', on the CPU"),
+    "kernels": ("minivl.bench.kernels", "the Triton kernels on a GPU, beside Flash Linear Attention"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
