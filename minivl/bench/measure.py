@@ -72,7 +72,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
     """The most that one call holds at once on the CPU, beyond what was there before it."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would announce itself on stderr
     cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.no_grad(), torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
+    with torch.no_grad(), torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         kept = run()  # until the profile ends: what a call returns counts too
     del kept
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

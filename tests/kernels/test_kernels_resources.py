@@ -11,7 +11,9 @@ import torch
 from kernels.configurations import choose
 from kernels.resources import SHARED_MEMORY
 
-FEW_BYTES = 128  # of spilled registers, in the 16-bit kernels; float32's have no speed to lose
+# Of spilled registers, a thread, in the 16-bit kernels: the H200's gradient kernel has 96 by Triton 3.7.1 and 144 by
+# 3.6.0, the others fewer. float32's kernels have no speed to lose.
+FEW_BYTES = 144
 
 
 @pytest.mark.parametrize("architecture", SHARED_MEMORY)
