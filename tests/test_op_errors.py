@@ -268,3 +268,13 @@ def test_a_refused_call_changes_none_of_its_inputs(op):
     given["v"] = given["v"].double()
     refused(lambda: run(**given), TypeError, "v is torch.float64")
     assert all((x == 0.5).all() for x in given.values())
+
+
+def test_a_ring_of_whole_numbers_is_refused():
+    with pytest.raises(TypeError, match=r"dtype is torch.int64; it should be a floating-point dtype"):
+        new_ring(dtype=torch.int64)
+
+
+def test_a_convolution_without_taps_is_refused():
+    with pytest.raises(ValueError, match=r"weight has shape \[4, 1, 0\]; it should have at least one tap"):
+        short_conv.short_conv(torch.zeros(1, 3, 4), torch.zeros(4, 1, 0))

@@ -164,3 +164,18 @@ def test_a_ring_stores_copies():
 @pytest.mark.parametrize("claim", window_claims.CLAIMS, ids=by_name)
 def test_claim_on_a_gpu(claim, op, regime):
     claim(op, WindowCase(regime, T=60, K=16, window=9, slack=4, dtype=torch.float32, device="cuda"))
+
+
+def test_not_a_number_in_the_padding_reaches_no_gradient():
+    draw, lengths = Draw(0), torch.tensor([3, 0])
+    padding = (torch.arange(5) >= lengths[:, None])[..., None, None]
+    inputs = [draw.normal(2, 5, heads, 8).masked_fill(padding, torch.nan).requires_grad_() for heads in (4, 2, 2)]
+    memory = ops.Ring(2, 16, 2, 8, window=4, dtype=torch.float64)
+    out = ops.ring(*inputs, memory=memory, lengths=lengths)
+    grads = torch.autograd.grad(out[0, :3].square().sum(), inputs)
+    clean = [x.detach()[:1, :3].requires_grad_() for x in inputs]
+    alone = torch.autograd.grad(ops.banded(*clean, window=4).square().sum(), clean)
+    for together, row in zip(grads, alone, strict=True):
+        assert (together[0, :3] - row[0]).norm() < 1e-10 * row.norm()
+        assert (together[0, 3:] == 0).all()
+        assert (together[1] == 0).all()
