@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import torch
+import triton
 
 from kernels.configurations import choose
 from kernels.resources import SHARED_MEMORY
 
-# Of spilled registers, a thread, in the 16-bit kernels: the H200's gradient kernel has 96 by Triton 3.7.1 and 144 by
-# 3.6.0, the others fewer. float32's kernels have no speed to lose.
-FEW_BYTES = 144
+# Of spilled registers, a thread, in the 16-bit kernels: the most that any of them has by each compiler, the pinned
+# Triton 3.7.1 and 3.6.0. float32's kernels have no speed to lose.
+FEW_BYTES = 144 if triton.__version__.startswith("3.6.") else 120
 
 
 @pytest.mark.parametrize("architecture", SHARED_MEMORY)
