@@ -29,6 +29,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .gating import softplus
 from .operators import WIDTHS, check_runs_here, check_tensor
 
 SLICE = 32  # columns of V per program
@@ -50,15 +51,6 @@ def move_on(x, tail, channel, D, real, TAPS: tl.constexpr):
         tl.store(tail + tap * D + channel, tl.load(tail + (tap + 1) * D + channel), mask=real)
     if TAPS > 1:
         tl.store(tail + (TAPS - 2) * D + channel, tl.load(x + channel).to(tl.float32), mask=real)
-
-
-@triton.jit
-def softplus(x):
-    """log(1 + e^x) = max(x, 0) + log(1 + y) with y = e^−|x|; where 1 + y is rounded, log(1 + y) is mended for it."""
-    y = tl.exp(-tl.abs(x))
-    rounded = 1.0 + y
-    small = rounded == 1.0
-    return tl.maximum(x, 0.0) + tl.where(small, y, tl.log(rounded) * y / tl.where(small, 1.0, rounded - 1.0))
 
 
 @triton.jit

@@ -14,6 +14,7 @@ and a model is returned only if nothing is.
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from . import config_file, safetensors_reading
 from .checkpoint_names import Faults, Match, match
 from .config import Config
+from .layers.int8 import is_quantised, matrices, quantised, replace
 from .model import InfiniteVL
 from .safetensors_writing import CODES, Spec, make_folder, nbytes, write
 from .source import checkpoint_folder
@@ -43,40 +45,53 @@ PROCESSOR_FILES = (
 )
 
 
-def load(source: str | os.PathLike, *, device=None, dtype: torch.dtype | None = None):
+def load(source: str | os.PathLike, *, device=None, dtype: torch.dtype | None = None, int8: bool | str = False):
     """(model, processor) of a checkpoint's folder; see `load_model`."""
     from .processor import load_processor  # the way to a model alone needs no tokenizer
 
     processor = load_processor(source)
-    return load_model(source, device=device, dtype=dtype), processor
+    return load_model(source, device=device, dtype=dtype, int8=int8), processor
 
 
 def load_model(
-    source: str | os.PathLike, *, device=None, dtype: torch.dtype | None = None, allow_extra: bool = False
+    source: str | os.PathLike,
+    *,
+    device=None,
+    dtype: torch.dtype | None = None,
+    allow_extra: bool = False,
+    int8: bool | str = False,
 ) -> InfiniteVL:
     """The model of a checkpoint's folder, on `device` (a GPU if there is one) and in `dtype` (as stored).
 
     A_log and dt_bias are never rounded: they are wider than the rest where they are stored so. `allow_extra` ignores
-    tensors that the model doesn't have.
+    tensors that the model doesn't have. With `int8` the decoder's matrices and the table of words become int8 on their
+    way to the device, which never holds more than a piece of one as stored; with "all" the vision tower's do too.
     """
     folder = checkpoint_folder(source)
     config = config_file.read(folder)
     device = usable_device(device)
     if dtype is not None and dtype not in CODES:
         raise TypeError(f"dtype is {dtype!r}; it should be one of {', '.join(map(str, CODES))}")
+    if int8 not in (False, True, "all"):
+        raise ValueError(f'int8 is {int8!r}; it should be True, False or "all"')
     listing = safetensors_reading.listing(folder)
     with torch.device("meta"):
         model = InfiniteVL(config)
     faults = Faults()
     plan = match(listing, model, faults, dtype=dtype, allow_extra=allow_extra)
+    in_int8 = _weights_of(matrices(model, vision=int8 == "all")) if int8 else set()
     try:
-        weights = _weights(plan, device, faults)
+        weights = _weights(plan, device, faults, in_int8)
     except torch.OutOfMemoryError:
-        needed = sum(found.dtype.itemsize * math.prod(found.stored.shape) for found in plan)
-        raise ValueError(f"{folder} has {needed / 1e9:.2f} GB of weights, more than {device} has free") from None
+        instead = "" if int8 else f"; in int8 they would be {_needed(plan, _weights_of(matrices(model))):.2f} GB"
+        has = f"{_needed(plan, in_int8):.2f} GB of weights"
+        raise ValueError(f"{folder} has {has}, more than {device} has free{instead}") from None
     faults.raise_any(folder)
+    for found in plan:
+        if found.name in in_int8:
+            replace(model, found.name.removesuffix(".weight"), dtype=found.dtype)
     model.load_state_dict(weights, assign=True)
-    return model.eval()
+    return model.eval().requires_grad_(not int8)
 
 
 def save_model(
@@ -91,6 +106,10 @@ def save_model(
     A tokenizer and a picture processor are not the model's: `processor_from` names a checkpoint's folder whose files of
     theirs are copied. Other files in `folder` stay as they are; an earlier checkpoint of this kind is replaced.
     """
+    if is_quantised(model):
+        raise ValueError(
+            "the model has int8 matrices, which no released checkpoint holds; load it without int8 to save it"
+        )
     folder = Path(folder)
     _make_ready(folder)
     tensors = model.state_dict()
@@ -126,14 +145,28 @@ def shards_of(specs: dict[str, Spec], shard_bytes: int) -> list[dict[str, Spec]]
     return shards
 
 
-def _weights(plan: list[Match], device: torch.device, faults: Faults) -> dict[str, Tensor]:
-    """Every tensor on the device, looked at once. With faults none is kept, but all are looked at."""
+def _weights_of(layers: Iterable[str]) -> set[str]:
+    return {f"{name}.weight" for name in layers}
+
+
+def _needed(plan: list[Match], in_int8: set[str]) -> float:
+    """Gigabytes of all weights; the scales, a thousandth of them, are not counted."""
+    widths = (1 if found.name in in_int8 else found.dtype.itemsize for found in plan)
+    return sum(width * math.prod(found.stored.shape) for width, found in zip(widths, plan, strict=True)) / 1e9
+
+
+def _weights(plan: list[Match], device: torch.device, faults: Faults, in_int8: set[str]) -> dict[str, Tensor]:
+    """Every tensor on the device, looked at once; those `in_int8` in two parts. With faults none is kept, but all are
+    looked at."""
     found = {match.stored: match for match in plan}
     weights, finite = {}, {}
     with tqdm(total=sum(x.nbytes for x in found), unit="B", unit_scale=True, desc="loading", **QUIET) as bar:
         for stored, x in safetensors_reading.one_by_one(found):
             match = found[stored]
-            if not faults:
+            if match.name in in_int8 and not faults:
+                weights[match.name], x = quantised(x, device=device)
+                weights[f"{match.name.removesuffix('weight')}scale"] = x  # which is finite where the matrix is
+            elif not faults:
                 x = weights[match.name] = x.to(device=device, dtype=match.dtype, copy=True)
             low, high = x.aminmax()
             finite[stored.name] = low.isfinite() & high.isfinite()

@@ -43,6 +43,7 @@ class LinearState:
         self.q_tail = torch.zeros(batch, kept, H * K, **options)
         self.k_tail = torch.zeros(batch, kept, H * K, **options)
         self.v_tail = torch.zeros(batch, kept, H * V, **options)
+        self.arrivals = torch.zeros(batch, H, dtype=torch.int32, device=device)  # a kernel's count; zero between calls
 
     def tensors(self) -> dict[str, Tensor]:
         return {"state": self.state, "q_tail": self.q_tail, "k_tail": self.k_tail, "v_tail": self.v_tail}
@@ -149,13 +150,13 @@ class Memory:
         if positions.shape[-1] == 0:
             return
         self.take(positions.shape[-1])
-        largest = positions.amax(0)
-        if mask is not None:
-            largest = largest.masked_fill(~mask, -1)
-        largest = largest.amax(1)
-        real = torch.ones_like(self.seen, dtype=torch.bool) if mask is None else mask.any(1)
-        self.next_position.copy_(torch.where(real, largest + 1, self.next_position))
-        self.seen += positions.shape[-1] if mask is None else mask.sum(1)
+        if mask is None:
+            self.next_position.copy_(positions.amax((0, 2)) + 1)
+            self.seen += positions.shape[-1]
+            return
+        largest = positions.amax(0).masked_fill(~mask, -1).amax(1)
+        self.next_position.copy_(torch.where(mask.any(1), largest + 1, self.next_position))
+        self.seen += mask.sum(1)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file with a checksum, atomically: after a crash the old file is there, or the new one."""

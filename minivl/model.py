@@ -16,11 +16,12 @@ the vocabulary. Parameters have the released checkpoint's names and shapes.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Config
+from .layers import fast
 from .layers.decoder import HybridBlock, pieces
+from .layers.merged import merged
 from .layers.norm import RMSNorm
 from .layers.vision import VisionTower
 from .memory import Memory
@@ -58,11 +59,11 @@ class InfiniteVL(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.model.language_model.embed_tokens.weight.device
+        return self.model.language_model.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.language_model.embed_tokens.weight.dtype
+        return self.model.language_model.norm.weight.dtype
 
     def new_memory(self, batch_size: int = 1, *, longest_write: int | None = None, room: int | None = None) -> Memory:
         """An empty memory for this model; see Memory for `longest_write` and, with full attention, `room`."""
@@ -71,6 +72,7 @@ class InfiniteVL(nn.Module):
     def fuse(self) -> "InfiniteVL":
         """Bring weights into the shapes that are fastest to multiply by. Inference only; the answers stay the same."""
         self.model.visual.fuse()
+        self.model.language_model.fuse()
         return self
 
     def forward(self, ids: Tensor, *, last_only: bool = False, **arguments) -> Tensor:
@@ -147,8 +149,10 @@ class InfiniteVL(nn.Module):
     def score(self, x: Tensor) -> Tensor:
         """norm(x) · Eᵀ, or by a table of its own where the two are not tied."""
         decoder = self.model.language_model
-        table = decoder.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        return F.linear(decoder.norm(x), table.weight)
+        table = merged(decoder.embed_tokens if self.config.tie_word_embeddings else self.lm_head)
+        if fast.is_vector(x) and (kernels := fast.ready(decoder, x)):
+            return fast.matvec(kernels, x, table, norm=decoder.norm)
+        return fast.product(decoder.norm(x), table)
 
 
 def last_real(x: Tensor, mask: Tensor | None, before: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ def gradients_equal_the_recurrences(rule: Rule, case: Case) -> None:
     exact = {name: x.double() for name, x in inputs.items()}
     oracle = gradients(lambda leaves: rule.oracle(**leaves, scale=SCALE), exact, case.seed)
     for name in inputs:
-        rule.close(case, actual[name], oracle[name], f"the gradient of {name}")
+        rule.close(case, actual[name], oracle[name], f"the gradient of {name}", of="gradient")
 
 
 def gradients_equal_finite_differences(rule: Rule, case: Case) -> None:

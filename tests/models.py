@@ -37,15 +37,19 @@ def small_config(pattern: str = "1 + 3", mixer: str = "gated_delta", window: int
 
 
 def small_block(pattern="1 + 3", mixer="gated_delta", window=6, *, K=8, seed=0, dtype=torch.float64) -> HybridBlock:
+    return varied_block(small_config(pattern, mixer, window, K), seed=seed).to(dtype)
+
+
+def varied_block(config: DecoderConfig, *, seed: int = 0) -> HybridBlock:
     """Weights large enough that gates, attention and residuals all vary: at 0.02 everything is nearly linear."""
     torch.manual_seed(seed)
-    block = HybridBlock(small_config(pattern, mixer, window, K))
+    block = HybridBlock(config)
     for parameter in block.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=1.5 * parameter.shape[1] ** -0.5)
         elif parameter.ndim == 1:
             parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return block.to(dtype)
+    return block
 
 
 def new_memory(block: HybridBlock, batch: int = 1, *, longest_write: int = 5):

@@ -143,7 +143,7 @@ WRONG_LAYERS = (
           "x.copy_(tensors[name])", 'x.copy_(x if "positions" in name else tensors[name])', RESUMED),
     wrong("a tail is not stored", "memory", "memory.LinearState.store", "self.q_tail.copy_(q_tail)", "pass", SPLIT),
     wrong("padding counts as seen", "memory", "memory.Memory.advance",
-          "if mask is None else mask.sum(1)", "", REMEMBERS),
+          "+= mask.sum(1)", "+= mask.shape[1]", REMEMBERS),
     wrong("padding moves the next position", "memory", "memory.Memory.advance",
-          "largest.masked_fill(~mask, -1)", "largest + (~mask).any()", REMEMBERS),
+          "positions.amax(0).masked_fill(~mask, -1)", "(positions.amax(0) + (~mask).any())", REMEMBERS),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from ..config import DecoderConfig
 from ..memory import Memory
 from ..ops import checks
 from ..ops.rotary import text_positions
+from . import fast
 from .feed_forward import SwiGLU
 from .gated_deltanet import GatedDeltaNet
 from .norm import RMSNorm
@@ -46,6 +47,7 @@ class HybridBlock(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
+        self.fused = False
         self.layers = nn.ModuleList(DecoderLayer(config, layer_type) for layer_type in config.layer_types)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -55,7 +57,7 @@ class HybridBlock(nn.Module):
 
     def new_memory(self, batch_size: int = 1, *, longest_write: int | None = None, room: int | None = None) -> Memory:
         """An empty memory of this block's shape, dtype and device; see Memory for `longest_write` and `room`."""
-        weight = self.layers[0].mlp.down_proj.weight
+        weight = self.layers[0].input_layernorm.weight  # a norm's weight keeps the model's dtype whatever matrices do
         return Memory(
             self.config, batch_size, longest_write=longest_write, room=room, dtype=weight.dtype, device=weight.device
         )
@@ -68,7 +70,7 @@ class HybridBlock(nn.Module):
         memory: Memory | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        weight = self.layers[0].mlp.down_proj.weight
+        weight = self.layers[0].input_layernorm.weight
         checks.tensor("x", x, ("B", "T", self.config.hidden_size), weight.dtype)
         B, T, _ = x.shape
         if mask is not None:
@@ -89,10 +91,20 @@ class HybridBlock(nn.Module):
 
     def write(self, x: Tensor, positions: Tensor, memory: Memory | None, mask: Tensor | None) -> Tensor:
         """One piece through all layers and into their memories; `memory.advance` then counts the call's tokens."""
+        if kernels := fast.kernels_for(self, x, memory, mask):
+            return fast.write(kernels, self, x, positions, memory, mask)
         memories = [None] * len(self.layers) if memory is None else memory.layers
         for layer, layer_memory in zip(self.layers, memories, strict=True):
             x = layer(x, positions=positions, memory=layer_memory, mask=mask)
         return x
+
+    def fuse(self) -> "HybridBlock":
+        """From now on the kernels do whole layers, where they can. Inference only; the weights stay what they are."""
+        if self.config.mixer == "gated_delta":
+            for layer in self.layers:
+                fast.lay_out(layer)
+            self.fused = True
+        return self
 
 
 def pieces(T: int, memory: Memory | None) -> list[slice]:

@@ -16,7 +16,11 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(inner_width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, inner = self.gate_proj(x), self.up_proj(x)
-        if kernels := fused.kernels(gate, inner):
-            return self.down_proj(kernels.gated_product(inner, gate))
-        return self.down_proj(F.silu(gate) * inner)
+        return self.down_proj(gated_product(self.up_proj(x), self.gate_proj(x)))
+
+
+def gated_product(x: Tensor, gate: Tensor) -> Tensor:
+    """SiLU(gate) ∘ x."""
+    if kernels := fused.kernels(x, gate):
+        return kernels.gated_product(x, gate)
+    return F.silu(gate) * x

@@ -27,6 +27,15 @@ class RMSNorm(nn.Module):
             return kernels.norm(x, self.weight, self.eps)
         return self.weight * F.rms_norm(x, x.shape[-1:], eps=self.eps)
 
+    def of_sum(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + y and its norm: what ends one half of a layer, and begins the next. None adds nothing."""
+        if y is None:
+            return x, self(x)
+        if kernels := fused.kernels(x, y, self.weight):
+            return kernels.add_norm(x, y, self.weight, self.eps)
+        x = x + y
+        return x, self(x)
+
 
 class GatedRMSNorm(nn.Module):
     """weight ∘ x / rms(x) ∘ SiLU(gate): norm first, then gate, all in float32 and cast once, at the end."""

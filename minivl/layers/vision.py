@@ -22,8 +22,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..config import VisionConfig
-from ..ops import checks
+from ..ops import checks, fused
 from ..ops.rotary import rotate
+from .feed_forward import gated_product
 from .norm import RMSNorm
 from .vision_plan import Groups, Part, checked, plan_of
 
@@ -53,13 +54,20 @@ class VisionAttention(nn.Module):
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, groups: Groups, cos: Tensor, sin: Tensor) -> Tensor:
-        projected = rearrange(self.qkv(x), "patches (H K) -> patches H K", H=3 * self.heads)
-        turned = rotate(projected[None, :, : 2 * self.heads].to(cos.dtype), cos[None], sin[None])[0].to(x.dtype)
-        q, k, v = *turned.chunk(2, dim=1), projected[:, 2 * self.heads :]
+        q, k, v = self.turned(self.qkv(x), cos, sin)
         if groups.order is not None:
             q, k, v = (y[groups.order] for y in (q, k, v))
         out = attend(q, k, v, groups.sizes)
         return self.proj(out if groups.back is None else out[groups.back])
+
+    def turned(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """q, k, v [patches, H, K] of their projection, q and k turned by each patch's place."""
+        projected = rearrange(qkv, "patches (H K) -> patches H K", H=3 * self.heads)
+        if kernels := fused.kernels(qkv, self.qkv.weight):
+            kernels.turn_in_place(qkv, cos, sin, self.heads)
+            return projected.chunk(3, dim=1)
+        turned = rotate(projected[None, :, : 2 * self.heads].to(cos.dtype), cos[None], sin[None])[0].to(qkv.dtype)
+        return *turned.chunk(2, dim=1), projected[:, 2 * self.heads :]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, sizes: tuple[tuple[int, int], ...]) -> Tensor:
@@ -69,7 +77,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, sizes: tuple[tuple[int, int], ...]) 
     for (count, _), *run in zip(sizes, *(x.split(runs) for x in (q, k, v)), strict=True):
         batch = (rearrange(x, "(count size) H K -> count H size K", count=count) for x in run)
         out.append(rearrange(F.scaled_dot_product_attention(*batch), "count H size K -> (count size) (H K)"))
-    return torch.cat(out)
+    return torch.cat(out) if len(out) > 1 else out[0]
 
 
 class VisionFeedForward(nn.Module):
@@ -89,7 +97,7 @@ class VisionFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1) if self.fused else (self.gate_proj(x), self.up_proj(x))
-        return self.down_proj(F.silu(gate) * up)
+        return self.down_proj(gated_product(up, gate))
 
     def fuse(self) -> None:
         if self.fused:
@@ -144,9 +152,13 @@ class VisionBlock(nn.Module):
         self.norm2 = RMSNorm(config.hidden_size, EPS)
         self.mlp = VisionFeedForward(config)
 
-    def forward(self, x: Tensor, part: Part) -> Tensor:
-        x = x + self.attn(self.norm1(x), part.slices if self.full else part.windows, part.cos, part.sin)
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, late: Tensor | None, part: Part) -> tuple[Tensor, Tensor]:
+        """`late` is what the block before adds to x; what this block adds at its end is left to the next one likewise,
+        so that a sum and its norm are made together."""
+        x, normed = self.norm1.of_sum(x, late)
+        groups = part.slices if self.full else part.windows
+        x, normed = self.norm2.of_sum(x, self.attn(normed, groups, part.cos, part.sin))
+        return x, self.mlp(normed)
 
 
 class Merger(nn.Module):
@@ -160,8 +172,9 @@ class Merger(nn.Module):
             nn.Linear(self.width, self.width), nn.GELU(), nn.Linear(self.width, config.out_hidden_size)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.ln_q(x).view(-1, self.width))
+    def forward(self, x: Tensor, late: Tensor) -> Tensor:
+        """`late` is what the last block adds to x."""
+        return self.mlp(self.ln_q.of_sum(x, late)[1].view(-1, self.width))
 
 
 class VisionTower(nn.Module):
@@ -198,7 +211,8 @@ class VisionTower(nn.Module):
         """
         runs = [part.patches for part in plan]
         self.admit(pixels, sum(runs))
-        return torch.cat([self.see(x, part) for x, part in zip(pixels.split(runs), plan, strict=True)])
+        seen = [self.see(x, part) for x, part in zip(pixels.split(runs), plan, strict=True)]
+        return torch.cat(seen) if len(seen) > 1 else seen[0]
 
     def admit(self, pixels: Tensor, patches: int) -> None:
         """The pixels are what the grids say they are."""
@@ -210,9 +224,10 @@ class VisionTower(nn.Module):
 
     def see(self, pixels: Tensor, part: Part) -> Tensor:
         x = self.patch_embed(pixels).unflatten(0, (-1, self.config.spatial_merge_size**2))[part.order].flatten(0, 1)
+        late = None
         for block in self.blocks:
-            x = block(x, part)
-        return self.merger(x)[part.back]
+            x, late = block(x, late, part)
+        return self.merger(x, late)[part.back]
 
     def fuse(self) -> "VisionTower":
         """Widths that a GPU multiplies faster, with the same answers. Inference only; names and shapes that are saved

@@ -49,7 +49,7 @@ def test_every_configuration_equals_the_recurrence(row, way, K, dtype):
             )
             found = backward(*inputs.values(), *seeds, SCALE, True, config=row[way])
             for name, a, b in zip(inputs, found, exact, strict=True):
-                rule.close(case, a, b, f"the gradient of {name}")
+                rule.close(case, a, b, f"the gradient of {name}", of="gradient")
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
