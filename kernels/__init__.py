@@ -7,6 +7,7 @@ backward.py         its gradients: two more
 step.py             one token, the state updated in place
 decode.py           one token through the whole middle of a Gated DeltaNet layer
 window.py           attention over the ring
+window_tiles.py     which of its tiles run where
 rotary.py           queries and keys turned, and keys and values put into the ring
 short_conv.py       the short convolutions with their SiLU
 gating.py           norms, gates and gated product, one pass each

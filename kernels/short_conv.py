@@ -131,6 +131,6 @@ def convolve(
         grid = (triton.cdiv(T, times), sum(triton.cdiv(D, WIDTH) for D in widths), B)
         conv_kernel[grid](
             x, *weights, *tails, tails[0] if lengths is None else lengths, *out, T, *widths, *x.stride()[:2],
-            taps, times, steps, WIDTH, lengths is not None, num_warps=1,
+            taps, times, steps, WIDTH, lengths is not None, num_warps=1 if T >= LONG else 2,
         )  # fmt: skip
     return out

@@ -1,10 +1,14 @@
-"""One token through the whole model as a CUDA graph: captured once for a memory, then replayed for every token.
+"""A step of the model as a CUDA graph: recorded once for a memory, then replayed for every token or every frame.
 
-A single token's two thousand kernels take less time to run than to launch, one by one, from Python. A graph launches
-them all at once. It stays right for ever, since nothing in a step depends on a number in Python's hands: the place in
-each ring, the counters and the positions lie in tensors on the device, and the graph itself advances them.
+A step's two thousand kernels take less time to run than to launch, one by one, from Python. A graph launches them all
+at once. It stays right for ever, since nothing in a step depends on a number in Python's hands: the place in each
+ring, the counters and the positions lie in tensors on the device, and the graph itself advances them. What changes
+from step to step, a token or a frame's pixels, is written into tensors that the graph reads.
 """
 
+import copy
+import math
+import threading
 from collections.abc import Callable
 
 import torch
@@ -12,43 +16,74 @@ from torch import Tensor
 
 from .memory import Memory
 
-EAGER = 3  # tokens before the capture: it costs about as much as two of them, and many an answer ends sooner
+EAGER = 3  # tokens before the recording: it costs about as much as two of them, and many an answer ends sooner
+RECORDING = threading.Lock()  # PyTorch records one graph at a time
+
+
+class Captured:
+    """run(memory), over and over, for one memory into which each call takes `tokens` tokens a row.
+
+    The first `eager` calls run as they are, and so does every one on a CPU. From then on the graph is replayed, and
+    each call overwrites what the one before gave. The weights must stay where they were at the recording.
+    """
+
+    def __init__(self, run: Callable[[Memory], Tensor | None], memory: Memory, *, tokens: int = 1, eager: int = EAGER):
+        self.run, self.memory, self.tokens = run, memory, tokens
+        self.eager = eager if recordable(memory) else math.inf
+        self.graph = self.out = None
+
+    def prepare(self) -> None:
+        """Record, if it is time. The memory stays as it is, also when there is no room for the graph."""
+        if self.graph is None and self.eager == 0:
+            self.graph, self.out = record(self.run, self.memory)
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor | None:
+        self.prepare()
+        if self.graph is None:
+            self.eager -= 1
+            return self.run(self.memory)
+        self.memory.admit(self.memory.config, len(self.memory.seen), self.tokens)
+        self.memory.take(self.tokens)
+        self.graph.replay()
+        return self.out
+
+
+def recordable(memory: Memory) -> bool:
+    return memory.seen.is_cuda
+
+
+@torch.no_grad()
+def record(run: Callable[[Memory], Tensor | None], memory: Memory) -> tuple[torch.cuda.CUDAGraph, Tensor | None]:
+    """The graph of run(memory), and where it leaves its answer. Nothing runs on the device.
+
+    What a first call sets up must not be recorded, so `run` should have been called before. Other threads may use the
+    device meanwhile.
+    """
+    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    same = copy.copy(memory)  # its very tensors; only what is counted on the host is its own, and thrown away
+    try:
+        with RECORDING, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            return graph, run(same)
+    except RuntimeError as fault:  # a recording that is broken off may fail to end, which hides why, and where we were
+        torch.cuda.set_stream(here)
+        first = fault.__context__
+        raise (first if isinstance(first, torch.OutOfMemoryError | KeyboardInterrupt) else fault) from None
 
 
 class CapturedStep:
     """step(model, memory, token, mask) → scores, for one model and memory; the next call overwrites the scores."""
 
     def __init__(self, step: Callable[..., Tensor], model, memory: Memory):
-        self.step, self.model, self.memory = step, model, memory
-        self.token = torch.zeros_like(memory.seen)
-        self.mask = torch.ones_like(memory.seen, dtype=torch.bool)
-        self.fed = 0
-        self.graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # by whether there is a mask
+        self.token = token = torch.zeros_like(memory.seen)
+        self.mask = mask = torch.ones_like(memory.seen, dtype=torch.bool)
+        self.alone = Captured(lambda memory: step(model, memory, token, None), memory)
+        self.masked = Captured(lambda memory: step(model, memory, token, mask), memory)
 
-    @torch.no_grad()
     def __call__(self, token: Tensor, mask: Tensor | None = None) -> Tensor:
         """token [B] → scores [B, vocabulary]. A row whose mask [B] is False takes nothing in."""
         self.token.copy_(token)
-        if masked := mask is not None:
-            self.mask.copy_(mask)
-        self.fed += 1
-        if self.fed <= EAGER:
-            return self.run(self.memory, masked)
-        if masked in self.graphs:
-            self.memory.admit(self.model.config, len(token), 1)
-            self.memory.take(1)
-        else:
-            self.graphs[masked] = self.capture(masked)  # takes this token's room
-        graph, scores = self.graphs[masked]
-        graph.replay()
-        return scores
-
-    def run(self, memory: Memory, masked: bool) -> Tensor:
-        return self.step(self.model, memory, self.token, self.mask if masked else None)
-
-    def capture(self, masked: bool) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        self.run(self.memory.clone(), masked)  # what a first call sets up must not be captured
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            scores = self.run(self.memory, masked)
-        return graph, scores
+        if mask is None:
+            return self.alone()
+        self.mask.copy_(mask)
+        return self.masked()

@@ -7,7 +7,7 @@ turn goes on from there. How a token is drawn stands in sampling.py.
     scores = model(prompt)       token = sample(scores)       scores = model(token)       token = …
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,12 +37,14 @@ def generate(
     seed: int | None = None,
     memory: Memory | None = None,
     stop_tokens: Collection[int] | None = None,
+    feed: Callable[[Tensor, Tensor | None], Tensor] | None = None,
 ) -> Iterator[int | Tensor]:
     """The answer's tokens, one by one: an int for one row; for a batch int64 [B] on the CPU, −1 where a row is done.
 
     An answer ends before a stop token (by default one of the configuration's) or after `max_new_tokens`. With a
     temperature, one seed gives one answer, the same in every row for the same prompt; without a seed every row draws
     for itself. A `memory` is continued: `inputs` begin where it stands. The penalty knows the tokens of this call only.
+    `feed` is the memory's feeder, where one is kept over several answers.
     """
     checks.positive("max_new_tokens", max_new_tokens)
     sampler = Sampler(temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed)
@@ -51,16 +53,16 @@ def generate(
     if memory is None:
         B, T = inputs.ids.shape
         memory = model.new_memory(B, room=T + max_new_tokens)
-    return _generate(model, inputs, memory, sampler, max_new_tokens, frozenset(stops))
+    return _generate(model, inputs, memory, sampler, max_new_tokens, frozenset(stops), feed)
 
 
 @torch.no_grad()  # of a generator: on while this code runs, as it was while the reader's does
-def _generate(model, inputs, memory: Memory, sampler: Sampler, max_new_tokens: int, stops: frozenset[int]):
+def _generate(model, inputs, memory: Memory, sampler: Sampler, max_new_tokens: int, stops: frozenset[int], feed):
     inputs = inputs.to(model.device)
     scores = prefill(model, inputs, memory)
     sampler.begin(inputs.ids, inputs.mask, scores.shape[-1])
     live, mask = [True] * len(scores), None
-    feed = CapturedStep(step, model, memory) if model.device.type == "cuda" else partial(step, model, memory)
+    feed = feed or feeder(model, memory)
     for count in range(max_new_tokens):
         token = sampler(scores)
         numbers = token.tolist()  # here, once a token, the host waits for the device
@@ -90,6 +92,11 @@ def prefill(model: "InfiniteVL", inputs: "Inputs", memory: Memory) -> Tensor:
         mask=inputs.mask if padded else None,
         last_only=True,
     )[:, -1]
+
+
+def feeder(model: "InfiniteVL", memory: Memory) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """feed(token, mask) → scores, for one memory for ever: `step`, captured on a GPU."""
+    return CapturedStep(step, model, memory) if model.device.type == "cuda" else partial(step, model, memory)
 
 
 def step(model: "InfiniteVL", memory: Memory, token: Tensor, mask: Tensor | None) -> Tensor:

@@ -73,6 +73,8 @@ class InfiniteVL(nn.Module):
         """Bring weights into the shapes that are fastest to multiply by. Inference only; the answers stay the same."""
         self.model.visual.fuse()
         self.model.language_model.fuse()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the weights lay in before
         return self
 
     def forward(self, ids: Tensor, *, last_only: bool = False, **arguments) -> Tensor:

@@ -189,11 +189,32 @@ def normalised_patches(frames: np.ndarray, settings: Settings) -> Tensor:
         mw=settings.merge_size,
         pw=settings.patch_size,
     )
-    # Only 256 numbers a channel, rounded where transformers rounds: pixel / 255 in float64, the rest in float32.
-    level = (np.arange(256) * (1 / 255)).astype(np.float32)
-    mean, std = (np.array(numbers, dtype=np.float32) for numbers in (settings.mean, settings.std))
-    values = (level[:, None] - mean) / std
+    values = levels(settings)
     pixels = np.empty(patches.shape, np.float32)
     for channel in range(3):
-        np.take(values[:, channel], patches[:, channel], out=pixels[:, channel], mode="clip")
+        np.take(values[channel], patches[:, channel], out=pixels[:, channel], mode="clip")
     return torch.from_numpy(pixels.reshape(len(pixels), -1))
+
+
+def levels(settings: Settings) -> np.ndarray:
+    """What each of a channel's 256 levels is scaled to: [3, 256] in float32.
+
+    Rounded where transformers rounds: pixel / 255 in float64, the rest in float32.
+    """
+    level = (np.arange(256) * (1 / 255)).astype(np.float32)
+    mean, std = (np.array(numbers, dtype=np.float32)[:, None] for numbers in (settings.mean, settings.std))
+    return (level - mean) / std
+
+
+def still_patches(frame: Tensor, values: Tensor, settings: Settings) -> Tensor:
+    """normalised_patches of one picture [H, W, 3] shown twice, on the device where it lies. `values` are the levels."""
+    channel = torch.arange(3, device=frame.device)
+    return repeat(
+        values[channel, frame.long()],
+        "(h mh ph) (w mw pw) c -> (h w mh mw) (c time ph pw)",
+        mh=settings.merge_size,
+        ph=settings.patch_size,
+        mw=settings.merge_size,
+        pw=settings.patch_size,
+        time=settings.temporal_patch_size,
+    )

@@ -7,37 +7,37 @@ follows; the stream itself is bit for bit what it would have been unasked.
     stream     <|vision_start|>  frame  frame  frame …
     question                                     … <|vision_end|>  <|im_start|>system …  assistant\n  answer
 
-    code       shape                 what
-    pixels     [patches, 3·2·14·14]  of one frame, which is shown twice, as every still picture
-    positions  [3, 1, cells]         time = 1 + tokens_per_second · floor(seconds); height, width = 1 + row, 1 + column
+    position of a frame's cell   time = 1 + tokens_per_second · floor(seconds); height, width = 1 + row, 1 + column
+
+How a frame gets into the memory stands in frames.py, and what becomes of a question in asking.py.
 """
 
 import hashlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from numbers import Real
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import repeat
-from PIL import Image
 from torch import Tensor
 
+from .asking import Copies, closing, conversation
 from .config import TOKENS
+from .frames import FIRST, FrameStep, Ready, ahead, ready
 from .generate import FINISHED, generate, text
 from .memory import Memory
-from .pictures import normalised_patches, open_picture
-from .processor import Inputs, Processor
+from .ops import checks
+from .processor import Processor
 
 if TYPE_CHECKING:
     from .model import InfiniteVL
 
-OPENING = 1  # tokens before the first frame, and so the place where every frame's rows and columns start
+OPENING = 1  # tokens before the first frame
 LATEST = 1 << 40  # seconds
+WORKERS = 4  # threads that make frames ready: to open and resize a large one takes longer than a GPU takes to absorb it
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +56,21 @@ class Stream:
         if self.fps == 0:
             raise ValueError("fps is 0; it should be above")
         self.size = _size(size, processor.settings.cell)
-        height, width = self.size
-        patch = processor.settings.patch_size
         rows, columns = (side // processor.settings.cell for side in self.size)
         self.cells = rows * columns
-        self.ids = torch.full((1, self.cells), model.config.image_token_id, device=model.device)
-        self.grids = torch.tensor([[1, height // patch, width // patch]])
-        place = torch.meshgrid(torch.arange(1), torch.arange(rows), torch.arange(columns), indexing="ij")
-        self.positions = (OPENING + torch.stack(place).flatten(1))[:, None].to(model.device)
         self.frames_seen = 0
         self._clock = (0.0, -1)  # the last time stamp, and how many frames at `fps` have followed it
         self._resized = self._torn = False
-        self.memory = model.new_memory(longest_write=self.cells)
+        self._turn = threading.RLock()  # a question may come from another thread than frames do
+        self._hold(model.new_memory(longest_write=self.cells))
         with torch.no_grad():
             start = torch.tensor([[model.config.vision_start_token_id]], device=model.device)
             model.read(start, memory=self.memory, last_only=True)
+
+    def _hold(self, memory: Memory) -> None:
+        """Make this memory the stream's own."""
+        self.memory, self._copies = memory, Copies(self.model)
+        self._absorb = FrameStep(self.model, memory, self.processor.settings, self.size)
 
     @property
     def tokens_seen(self) -> int:
@@ -87,17 +87,49 @@ class Stream:
         """Absorb one frame, whatever open_picture opens. One that is refused leaves the stream as it was.
 
         `seconds` is the frame's time, at or after the last one's; without it the frame comes 1 / fps after the last.
+        A GPU goes on working after the call; only a call that finds two frames unfinished waits for one of them.
         A frame that is broken off halfway (Ctrl-C, no memory left) leaves a stream that will do nothing more.
         """
-        self._check_whole()
-        clock = self._next(seconds)
-        pixels = self.look(frame).to(self.model.device)
-        self._torn = True  # until all layers have taken the frame in
-        self.positions[0] = OPENING + self.model.config.vision.tokens_per_second * math.floor(self._at(clock))
-        absorb(self.model, self.memory, self.ids, self.positions, pixels, self.grids)
-        self._clock = clock
-        self.frames_seen += 1
-        self._torn = False
+        made = self.ready(frame)
+        with self._turn:
+            self._check_whole()
+            clock = self._next(seconds)
+            if made.fault is not None:
+                raise made.fault
+            self._tell_of_size(made)
+            time = FIRST + self.model.config.vision.tokens_per_second * math.floor(self._at(clock))
+            self._absorb.bring(made.pixels)
+            self._torn = True  # until all layers have taken the frame in
+            self._absorb(time)
+            self._clock = clock
+            self.frames_seen += 1
+            self._torn = False
+
+    def ready(self, frame) -> Ready:
+        """A frame at the stream's size, for `watch`, which tells what is wrong with it. Any thread may call this."""
+        if isinstance(frame, Ready):
+            if frame.pixels is not None and frame.pixels.shape[:2] != self.size:
+                height, width = self.size
+                raise ValueError(
+                    f"the frame was made ready at {frame.pixels.shape[1]}×{frame.pixels.shape[0]} pixels; "
+                    f"this stream's frames are {width}×{height}"
+                )
+            return frame
+        return ready(frame, self.size)
+
+    def ahead(self, frames: Iterable, *, workers: int = WORKERS) -> Iterator[Ready]:
+        """The frames, made ready for `watch` in threads while earlier ones are watched; in their order, a few ahead.
+
+        A frame that can't be opened is refused when it is watched. Not for a source that comes live: to look ahead is
+        to wait for what has not happened yet.
+        """
+        checks.positive("workers", workers)
+        return ahead(self.ready, frames, workers=workers)
+
+    @property
+    def positions(self) -> Tensor:
+        """Of the last frame's cells, [3, 1, cells]."""
+        return self._absorb.positions
 
     def ask(self, question: str | list, **options) -> Iterator[str]:
         """The answer's text, piece by piece, from the memory as it is now; `options` are those of `generate`.
@@ -117,10 +149,11 @@ class Stream:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all that the stream is into one file, atomically and with a checksum; see Memory.save."""
-        self._check_whole()
-        numbers = {"fps": self.fps, "size": self.size, "frames_seen": self.frames_seen, "clock": self._clock}
-        self.memory.notes = {"stream": {**numbers, "weights": fingerprint(self.model)}}
-        self.memory.save(path)
+        with self._turn:
+            self._check_whole()
+            numbers = {"fps": self.fps, "size": self.size, "frames_seen": self.frames_seen, "clock": self._clock}
+            self.memory.notes = {"stream": {**numbers, "weights": fingerprint(self.model)}}
+            self.memory.save(path)
 
     @classmethod
     def resume(cls, path: str | os.PathLike, model: "InfiniteVL", processor: Processor) -> "Stream":
@@ -132,25 +165,17 @@ class Stream:
         if notes["weights"] != fingerprint(model):
             raise ValueError(f"{path} was saved by a model with other weights; its memory means nothing to this one")
         stream = cls(model, processor, fps=notes["fps"], size=tuple(notes["size"]))
-        stream.memory, stream.frames_seen, stream._clock = memory, notes["frames_seen"], tuple(notes["clock"])
+        stream._hold(memory)
+        stream.frames_seen, stream._clock = notes["frames_seen"], tuple(notes["clock"])
         return stream
 
-    def look(self, frame) -> Tensor:
-        """A frame's patches at the stream's size, float32 on the CPU."""
-        picture, (height, width) = open_picture(frame), self.size
-        if 0 in picture.size:
-            raise ValueError(f"the picture is {picture.width}×{picture.height} pixels; it should have at least one")
-        if picture.size != (width, height):
-            if not self._resized:
-                log.warning(
-                    "frames are resized from %d×%d to %d×%d pixels, also all that follow",
-                    *picture.size, width, height,
-                )  # fmt: skip
+    def _tell_of_size(self, frame: Ready) -> None:
+        height, width = self.size
+        if frame.came != (width, height) and not self._resized:
+            log.warning(
+                "frames are resized from %d×%d to %d×%d pixels, also all that follow", *frame.came, width, height
+            )
             self._resized = True
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        settings = self.processor.settings
-        frames = repeat(np.asarray(picture), "h w c -> time h w c", time=settings.temporal_patch_size)
-        return normalised_patches(frames, settings)
 
     def _next(self, seconds: float | None) -> tuple[float, int]:
         """The next frame's clock. Frames are counted and not their fractions summed: thirty thirtieths are a second."""
@@ -166,59 +191,25 @@ class Stream:
         return origin + count / self.fps
 
     def _answer(self, questions: list, options: dict) -> Iterator[int | Tensor]:
-        self._check_whole()
-        for name in ("memory", "model", "inputs"):
+        for name in ("memory", "feed", "model", "inputs"):
             if name in options:
                 raise TypeError(f"{name} is the stream's own; it cannot be given with a question")
-        inputs = closing(self.processor([_messages(question) for question in questions]), self.memory, self.model)
-        return generate(self.model, inputs, memory=copies(self.memory, self.model, len(questions)), **options)
+        asked = self.processor([conversation(question) for question in questions])
+        with self._turn:
+            self._check_whole()
+            inputs = closing(asked, self.memory, self.model)
+            memory, feed = self._copies.of(self.memory, len(questions))
+        return generate(self.model, inputs, memory=memory, feed=feed, **options)
 
     def _check_whole(self) -> None:
         if self._torn:
             raise ValueError("the last frame was broken off while it was absorbed; the stream should be resumed or new")
 
 
-def absorb(model: "InfiniteVL", memory: Memory, ids: Tensor, positions: Tensor, pixels: Tensor, grids: Tensor) -> None:
-    """One frame into the memory. Its shapes are the same for every frame, and no word is scored."""
-    model.read(ids, positions=positions, pixels=pixels, grids=grids, memory=memory, last_only=True)
-
-
-def closing(inputs: Inputs, memory: Memory, model: "InfiniteVL") -> Inputs:
-    """A new conversation's inputs as they go on from a stream: <|vision_end|> before each row, places after the memory.
-
-    Rows are filled up on the left, so that the token goes between the filling and the row.
-    """
-    end = (~inputs.mask).sum(1, keepdim=True)  # its column, once all columns have moved by one
-    start = memory.next_position.cpu()
-    ids = F.pad(inputs.ids, (1, 0), value=model.config.bos_token_id)
-    ids = ids.scatter(1, end, model.config.vision_end_token_id)
-    mask = F.pad(inputs.mask, (1, 0), value=False).scatter(1, end, True)
-    positions = F.pad(inputs.positions + 1, (1, 0)).scatter(2, end.expand(3, -1, -1), 0) + start
-    return Inputs(ids, positions, inputs.pixels, inputs.grids, mask)
-
-
-def copies(memory: Memory, model: "InfiniteVL", rows: int) -> Memory:
-    """A memory of its own in which every row holds what the one row of `memory` does."""
-    if rows == 1:
-        return memory.clone()
-    made, own = model.new_memory(rows, longest_write=memory.longest_write), memory.tensors()
-    for name, x in made.tensors().items():
-        x.copy_(own[name])
-    return made
-
-
 def fingerprint(model: "InfiniteVL") -> str:
     """A few numbers of every weight, hashed: tells one model's memory from another's of the same configuration."""
     few = torch.cat([x.detach().flatten()[:8].double() for _, x in sorted(model.state_dict().items())])
     return hashlib.sha256(few.cpu().numpy()).hexdigest()
-
-
-def _messages(question) -> list[dict]:
-    """A question as a conversation: a text and a list of parts are a user's message."""
-    whole = (
-        isinstance(question, list | tuple) and question and all(isinstance(x, dict) and "role" in x for x in question)
-    )
-    return list(question) if whole else [{"role": "user", "content": question}]
 
 
 def _belongs(processor: Processor, model: "InfiniteVL") -> None:

@@ -215,6 +215,39 @@ def asking_never_touches_the_stream(kind: type[Stream], case: StreamCase) -> Non
     assert alike(stream, expected)
 
 
+def a_second_question_sees_what_came_since_the_first(kind: type[Stream], case: StreamCase) -> None:
+    """Each of them on the copy that the first one left, whether that was read to its end, broken off or never begun."""
+    stream = watched(case.make(kind), case, 0, 1)
+    for number, leave in enumerate((list, lambda answer: next(answer, None), lambda answer: None), 1):
+        leave(stream.ask(QUESTIONS[0], max_new_tokens=LIMIT))
+        watched(stream, case, number, number + 1)
+        fresh = watched(case.make(kind), case, 0, number + 1)
+        said, scores = heard(stream.ask(QUESTIONS[1], max_new_tokens=LIMIT))
+        expected, oracle = heard(fresh.ask(QUESTIONS[1], max_new_tokens=LIMIT))
+        assert said == expected
+        assert torch.equal(scores, oracle)
+
+
+def frames_made_ready_ahead_are_those_watched_one_by_one(kind: type[Stream], case: StreamCase) -> None:
+    """Also larger ones, of which the early ones take longest; one that can't be opened is refused in its turn."""
+    shots = [picture.resize((84 * (case.frames - number), 56)) for number, (picture, _) in enumerate(case.shots())]
+    shots.insert(2, b"no picture")
+    expected, stream, refused = case.make(kind), case.make(kind), []
+    for number, shot in enumerate(shots):
+        if number != 2:
+            expected.watch(shot)
+    try:
+        for number, frame in enumerate(stream.ahead(shots, workers=2)):
+            try:
+                stream.watch(frame)
+            except ValueError:
+                refused.append(number)
+    except ValueError as fault:
+        raise AssertionError("a frame that can't be opened ended the others") from fault
+    assert refused == [2]
+    assert alike(stream, expected)
+
+
 def many_questions_at_once_are_answered_as_each_alone(kind: type[Stream], case: StreamCase) -> None:
     stream = watched(case.make(kind), case)
     alone = [heard(stream.ask(question, max_new_tokens=LIMIT)) for question in QUESTIONS]

@@ -13,6 +13,7 @@ from PIL import Image
 
 import minivl
 from minivl.memory import Memory
+from minivl.pictures import picture_patches
 from minivl.stream import Stream
 
 from . import stream_claims
@@ -83,6 +84,16 @@ def test_a_question_before_the_first_frame_is_answered():
 @given(case=cases)
 def test_asking_never_touches_the_stream(case):
     stream_claims.asking_never_touches_the_stream(Stream, case)
+
+
+@given(case=cases.filter(lambda case: case.frames >= 4))
+def test_a_second_question_sees_what_came_since_the_first(case):
+    stream_claims.a_second_question_sees_what_came_since_the_first(Stream, case)
+
+
+@given(case=cases)
+def test_frames_made_ready_ahead_are_those_watched_one_by_one(case):
+    stream_claims.frames_made_ready_ahead_are_those_watched_one_by_one(Stream, case)
 
 
 @given(case=cases)
@@ -310,6 +321,17 @@ def test_a_frame_broken_off_in_the_middle_is_known(monkeypatch, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_frame_broken_off_before_it_is_absorbed_leaves_the_stream_whole(monkeypatch):
+    """Ctrl-C while the device is waited for, which is where a stream that is behind spends its time."""
+    stream = stream_of(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(stream._absorb, "bring", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            stream.watch(shot(seed=5))
+    stream.watch(shot(seed=1))
+    assert alike(stream, stream_of(2))
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "stream"
     stream_of().save(path)
@@ -382,7 +404,8 @@ def test_a_stream_of_one_frame_knows_it_as_a_picture_of_a_conversation():
     together = model().new_memory(longest_write=100)
     ids = torch.tensor([[model().config.vision_start_token_id, *[model().config.image_token_id] * 6]])
     with torch.no_grad():
-        model()(ids, pixels=stream.look(shot()), grids=stream.grids, memory=together)
+        pixels, grid = picture_patches(shot(), processor().settings)
+        model()(ids, pixels=pixels, grids=torch.tensor([grid]), memory=together)
         probe = torch.tensor([[5, 6]])
         assert error(model().read(probe, memory=stream.memory), model().read(probe, memory=together)) < BOUND
 

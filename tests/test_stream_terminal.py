@@ -60,7 +60,7 @@ def test_a_second_ctrl_c_breaks_off_and_a_torn_stream_is_not_kept(capsys, monkey
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("minivl.stream.absorb", torn)
+    monkeypatch.setattr("minivl.frames.absorb", torn)
     kept = tmp_path / "kept"
     code, _, err = call(capsys, "--synthetic", 9, "--save", kept)
     assert code == 130

@@ -1,10 +1,11 @@
 """The loop of a stream, by a clock of its own: late frames, live sources, and how much is kept of the past."""
 
 import pytest
+import torch
 from PIL import Image
 
 from minivl.commands.sources import Frame, Synthetic
-from minivl.commands.stream_figures import Thinned
+from minivl.commands.stream_figures import FrameTimes, Thinned
 from minivl.commands.watching import Watching
 from minivl.stream import Stream
 
@@ -65,6 +66,64 @@ def test_frames_that_are_late_are_dropped_if_asked_and_counted(options, seen, la
     assert (loop.figures.watched, loop.figures.late, loop.figures.dropped) == (len(seen), late, dropped)
     assert loop.clock.time == pytest.approx(100 + ends)
     assert loop.figures.worst == pytest.approx(3.5)
+
+
+class Behind(SlowStream):
+    """Works on after the call, as a GPU does; a call that finds two frames unfinished waits for the first of them."""
+
+    def __init__(self, clock: FakeClock, costs: dict[float, float]):
+        super().__init__(clock, costs)
+        self.done = []
+
+    def watch(self, frame, *, seconds=None) -> None:
+        if len(self.done) > 1:
+            self.slow.time = max(self.slow.time, self.done[-2])
+        self.done.append(max([self.slow.time, *self.done[-1:]]) + self.costs[seconds])
+        self.watched.append(seconds)
+
+
+@pytest.mark.parametrize("cost", [1.5, 2.5, 7.0])
+def test_a_stream_that_works_on_after_the_call_is_never_far_behind(cost):
+    """Late by a second at most when it is taken up, with two frames before it, and then its own time."""
+    clock = FakeClock()
+    stream = Behind(clock, dict.fromkeys(range(80), cost))
+    options = {"realtime": True, "drop_late": True}
+    loop = Watching(stream, Synthetic(80, size=SIZE), [], fps=1.0, options=OPTIONS, clock=clock, **options)
+    loop.run()
+    behind = [done - 100 - due for done, due in zip(stream.done, stream.watched, strict=True)]
+    assert max(behind) <= 1 + 3 * cost
+    assert loop.figures.dropped == 80 - len(stream.watched)
+    assert 0 <= len(stream.watched) - 80 / cost <= 3
+
+
+def test_times_on_a_gpu_are_told_when_frames_are_over_and_nobody_waits(monkeypatch):
+    class Event:
+        now, over = 0.0, 0.0
+
+        def __init__(self, *, enable_timing: bool):
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = Event.now
+
+        def query(self) -> bool:
+            return self.at <= Event.over
+
+        def elapsed_time(self, other: "Event") -> float:
+            return 1e3 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7)
+    times = FrameTimes(None, torch.device("cuda"))
+    for start, end in ((0, 2), (2, 5), (5, 9)):
+        for Event.now, act in ((start, times.begin), (end, times.end)):
+            act()
+    assert list(times.over()) == []
+    Event.over = 6.0
+    assert list(times.over()) == [(2.0, 7), (3.0, 7)]
+    Event.over = 9.0
+    assert list(times.over()) == [(4.0, 7)]
+    assert list(times.over()) == []
 
 
 def test_a_live_source_is_never_paced_and_goes_on_after_a_resumed_stream():

@@ -7,6 +7,7 @@ import torch
 
 from minivl import __main__ as cli
 from minivl.checkpoint import load_model
+from minivl.model import InfiniteVL
 from minivl.verify.gates import gates_of
 
 from .fakes import tiny_folder, tiny_model
@@ -136,6 +137,20 @@ def test_what_overflows_in_bfloat16_is_named(capsys, tmp_path):
     code, out = verify(capsys, saved(overflowing, tmp_path), "--dtype", "bfloat16")
     assert code == 1
     assert "layer 2: the feed-forward's output is not finite in bfloat16" in verdict(out)
+
+
+def test_a_fused_form_that_is_another_is_named(capsys, monkeypatch):
+    """As it would be with a kernel that is wrong: what is loaded is right, and what chat runs is not."""
+    right = InfiniteVL.fuse
+
+    def wrong(model):
+        layer(model, 6).mlp.up_proj.weight.mul_(1.1)
+        return right(model)
+
+    monkeypatch.setattr(InfiniteVL, "fuse", wrong)
+    code, out = verify(capsys, tiny_folder())
+    assert code == 1
+    assert "fused and streamed = as loaded" in verdict(out)
 
 
 def test_two_faults_are_both_told(capsys, tmp_path):

@@ -82,9 +82,10 @@ WRONG_VISION = (
     wrong("later patches are not seen", "vision.attend", "(*batch)", "(*batch, is_causal=True)", EQUAL),
     wrong("the gate is on the other side", "vision.VisionFeedForward.forward",
           "gated_product(up, gate)", "gated_product(gate, up)", EQUAL),
-    wrong("the residual is missing", "vision.VisionBlock.forward", "return x, self.mlp", "return 0 * x, self.mlp", EQUAL),
+    wrong("the residual is missing", "vision.VisionBlock.forward", "return x, self", "return 0 * x, self", EQUAL),
     wrong("the merger's GELU is the tanh one", "vision.Merger.__init__", "nn.GELU()", 'nn.GELU("tanh")', EQUAL),
-    wrong("the merger's norm is over the whole cell", "vision.Merger.forward", "self.ln_q.of_sum(x, late)[1].view(-1, self.width)",
+    wrong("the merger's norm is over the whole cell", "vision.Merger.forward",
+          "self.ln_q.of_sum(x, late)[1].view(-1, self.width)",
           "self.ln_q.weight.repeat(len(self.mlp[0].weight) // len(self.ln_q.weight))"
           " * F.rms_norm((x + late).view(-1, self.width), (self.width,), eps=EPS)", EQUAL),
     wrong("the kernels are flattened time before channel", "vision.PatchEmbed.forward",

@@ -9,6 +9,9 @@ import importlib
 MEASUREMENTS = {
     "ops": ("minivl.bench.ops", "each rung's naive and fast form, and transformers', on the CPU"),
     "card": ("minivl.bench.card", "a checkpoint on a GPU with the memory of a smaller card"),
+    "model": ("minivl.bench.model", "the whole model on a GPU: frames, tokens and prompts, beside a transformer"),
+    "drift": ("minivl.bench.drift", "a float32 state against the float64 recurrence over a million tokens"),
+    "int8": ("minivl.bench.int8", "a model with int8 matrices beside the same unquantised: scores, memory, speed"),
     "kernels": ("minivl.bench.kernels", "the Triton kernels on a GPU, beside Flash Linear Attention"),
 }
 

@@ -10,7 +10,9 @@ from .files import make_ready
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="three lengths only, under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="three lengths only: under a minute, besides what a peer compiles first"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the forward times into FILE.png")
 

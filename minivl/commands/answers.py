@@ -19,24 +19,35 @@ from ..processor import Inputs, Processor
 class Reading:
     """The model's way through a prompt: a bar if that takes over two seconds, and the moment when it is done.
 
-    The bar counts a patch at each block of the vision tower and a token at each layer of the decoder.
+    The bar counts a patch at each block of the vision tower and a token at each layer of the decoder, or, where the
+    kernels do all layers in one go, all layers at once, when their piece of the prompt sets out.
     """
 
     def __init__(self, model: InfiniteVL, inputs: Inputs):
-        blocks, layers = model.model.visual.blocks, model.model.language_model.layers
+        blocks, decoder = model.model.visual.blocks, model.model.language_model
+        self.layers, whole = len(decoder.layers), decoder.fused and model.device.type == "cuda"
         patches = 0 if inputs.pixels is None else len(inputs.pixels)
         self.model, self.seconds, self.start = model, None, time.perf_counter()
         self.bar = tqdm(
-            total=len(blocks) * patches + len(layers) * inputs.ids.numel(),
+            total=len(blocks) * patches + self.layers * inputs.ids.numel(),
             desc="reading the prompt",
             bar_format="{desc} {percentage:3.0f}% {bar} {elapsed}<{remaining}",
             delay=2,
             leave=False,
             disable=None,
         )
-        self.hooks = [block.register_forward_hook(self.advance) for block in blocks]
-        self.hooks += [layer.register_forward_hook(self.advance) for layer in layers]
+        self.hooks = [block.register_forward_hook(self.look) for block in blocks]
+        if whole:
+            self.hooks.append(decoder.embed_tokens.register_forward_hook(self.set_out))
+        else:
+            self.hooks += [layer.register_forward_hook(self.advance) for layer in decoder.layers]
         self.hooks.append(model.register_forward_hook(self.finish))
+
+    def look(self, module, args, out: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self.bar.update(len(out[0]))
+
+    def set_out(self, module, args, out: torch.Tensor) -> None:
+        self.bar.update(self.layers * out[..., 0].numel())
 
     def advance(self, module, args, out: torch.Tensor) -> None:
         self.bar.update(out[..., 0].numel())

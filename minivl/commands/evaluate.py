@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         "system": args.system,
         "looks": looks,
         "dtype": dtype_name(args),
+        "int8": args.int8 or None,  # as it is not there in files of before
         **options,
     }
     results = Results(args.out, conditions)

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..bench.files import make_ready
 from ..checkpoint import checkpoint_folder
 from ..fetch import shown
+from ..layers.int8 import nbytes
 from ..processor import load_processor
 from ..stream import Stream
 from . import stream_report
@@ -127,10 +128,9 @@ def began(args: argparse.Namespace, model, processor) -> Stream:
                 return Stream(model, processor, fps=args.fps, size=args.size or SIDE)
             stream = Stream.resume(args.resume, model, processor)
     except MemoryError:
-        weights = sum(x.numel() * x.element_size() for x in model.parameters())
         raise ValueError(
-            f"{model.device} has no room for a stream's memory beside {weights / 1e9:.2f} GB of weights; "
-            f"free some of it, or use a narrower --dtype"
+            f"{model.device} has no room for a stream's memory beside {nbytes(model) / 1e9:.2f} GB of weights; "
+            f"free some of it, or use a narrower --dtype or --int8"
         ) from None
     if args.size is not None and stream.size != (args.size, args.size):
         height, width = stream.size

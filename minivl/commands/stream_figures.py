@@ -5,11 +5,14 @@ one goes, and from then on only every other one is taken.
 """
 
 import statistics
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
 
+from ..layers.int8 import nbytes
 from ..stream import Stream
 
 
@@ -28,6 +31,37 @@ class Thinned:
         self.count += 1
         if len(self.kept) > self.limit:
             self.kept, self.stride = self.kept[::2], 2 * self.stride
+
+
+class FrameTimes:
+    """How long each frame took, once it is over.
+
+    A GPU works on after the call. So there its own clock is read, of each frame when the frame is done, and nobody
+    waits for that.
+    """
+
+    def __init__(self, now: Callable[[], float], device: torch.device):
+        self.now, self.device, self.frames = now, device, deque()
+
+    def begin(self) -> None:
+        self.started = self._moment()
+
+    def end(self) -> None:
+        on_gpu = self.device.type == "cuda"
+        self.frames.append((self.started, self._moment(), torch.cuda.memory_allocated(self.device) if on_gpu else None))
+
+    def over(self) -> Iterator[tuple[float, int | None]]:
+        """Seconds, and bytes on the GPU, of those that have ended and were not told yet, in their order."""
+        while self.frames and (self.device.type != "cuda" or self.frames[0][1].query()):
+            start, end, allocated = self.frames.popleft()
+            yield (start.elapsed_time(end) / 1e3 if self.device.type == "cuda" else end - start), allocated
+
+    def _moment(self):
+        if self.device.type != "cuda":
+            return self.now()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 @dataclass
@@ -112,7 +146,7 @@ def too_large(stream: Stream, *, question: bool = False) -> str:
     """Out of memory, and what would fit."""
     cell, (height, width) = stream.processor.settings.cell, stream.size
     less = [max(cell, round(side * 0.7) // cell * cell) for side in (height, width)]
-    weights = sum(x.numel() * x.element_size() for x in stream.model.parameters())
+    weights = nbytes(stream.model)
     takes = f"the weights take {weights / 1e9:.2f} GB and the stream's memory {stream.memory.nbytes / 1e9:.3f} GB"
     if question:
         return f"{stream.model.device} is out of memory: {takes}, and a question needs as much again as the latter"

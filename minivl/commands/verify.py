@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import checkpoint_folder, load_model
+from ..layers.int8 import is_quantised
 from ..model import InfiniteVL
 from ..processor import Inputs, Processor, load_processor
 from ..verify.files import FAULTS, check_files
@@ -19,7 +20,7 @@ from ..verify.layers import Probe, check_layers
 from ..verify.prompt import prompt, read_text
 from ..verify.report import Report, name_of
 from ..verify.table import tables
-from ..verify.whole import check_streaming, check_tower, read_at_once
+from ..verify.whole import check_fused, check_streaming, check_tower, read_at_once
 from .options import DTYPES, add_model, dtype_name, whole
 
 LONGEST = 16384  # the float64 form of window attention makes a square of these
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     report.show(f"{folder}\n\n1. Files, names, shapes and numbers")
     if check_files(folder, report, dtype=dtype):
         with torch.no_grad():
-            check_model(load_model(folder, device=args.device or None, dtype=dtype), inputs, report)
+            check_model(load_model(folder, device=args.device or None, dtype=dtype, int8=args.int8), inputs, report)
     else:
         report.show("\nThe model can't be loaded, so its layers were not run.")
     print(json.dumps(report.as_json(), ensure_ascii=False) if args.json else f"\n{report.verdict}")
@@ -67,7 +68,8 @@ def readable(folder: Path) -> Processor | None:
 
 def check_model(model: InfiniteVL, inputs: Inputs, report: Report) -> None:
     inputs = inputs.to(model.device)
-    on = {"tokens": inputs.ids.shape[1], "device": str(model.device), "dtype": name_of(model.dtype)}
+    dtype = f"{name_of(model.dtype)}{', int8 matrices' if is_quantised(model) else ''}"
+    on = {"tokens": inputs.ids.shape[1], "device": str(model.device), "dtype": dtype}
     report.facts |= on
     report.show("\n2. Layers, each on its own activations: {tokens} tokens, {dtype} on {device}".format(**on))
     probe = Probe(model, report)
@@ -79,3 +81,4 @@ def check_model(model: InfiniteVL, inputs: Inputs, report: Report) -> None:
     report.show("\n3. The whole model")
     check_streaming(model, inputs, at_once, report)
     check_tower(model, inputs, report)
+    check_fused(model, inputs, at_once, report)

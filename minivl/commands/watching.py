@@ -1,20 +1,23 @@
 """The loop of a stream: frames from a source are watched, and questions asked when their time has come.
 
-A recorded source waits for the model, unless it is paced by its own times. A live one does not: a frame is late when
-the next is due before it was taken up, and late frames may be dropped. What is kept of the past is of a fixed size.
+A recorded source waits for the model, unless it is paced by its own times; its pictures are made ready ahead, in
+threads. A live one does not wait: a frame is late when the next is due before it was taken up, and late frames may be
+dropped. A GPU is two frames behind at most when a frame is taken up. What is kept of the past is of a fixed size.
 """
 
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 
 import torch
 
-from ..stream import Stream
+from ..frames import Ready, ahead
+from ..stream import WORKERS, Stream
 from .conversation import printed
 from .faults import memory_told
 from .sources import Frame
-from .stream_figures import Asked, Figures, thumbnail, too_large
+from .stream_figures import Asked, Figures, FrameTimes, thumbnail, too_large
 from .stream_terminal import Live, Stop, Typed
 
 END = float("inf")  # the time of a question that is asked when the stream is over
@@ -59,17 +62,16 @@ class Watching:
         self.figures, self.asked, self.ended = Figures(), [], ""
         self.began = self.ended_at = self.origin = self.clock.now()
         self.behind, self.redrawn, self.recent, self.latest = 0.0, 0.0, deque(maxlen=30), None
+        self.before = stream.seconds if stream.frames_seen else -1.0  # of a recorded source this has been watched
+        self.times = FrameTimes(self.clock.now, stream.model.device)
 
     def run(self) -> None:
         """Until the source ends, a limit is reached, or Ctrl-C."""
         with self.stop:
             try:
                 self.began = self.clock.now()
-                frames = self.source.frames(self.fps)
-                try:
-                    self.watch_all(frames)
-                finally:
-                    frames.close()
+                with closing(self.source.frames(self.fps)) as frames, closing(self.in_turn(frames)) as in_turn:
+                    self.watch_all(in_turn)
                 self.figures.dropped += getattr(self.source, "dropped", 0)
                 self.ended = self.ended or self.source.ended
                 if self.source.ended:
@@ -77,23 +79,34 @@ class Watching:
                 if not self.stop.pressed:
                     self.ask_typed(last=True)
                     self.ask_until(END)
-                if self.stream.model.device.type == "cuda":  # which may be a frame behind
+                if self.stream.model.device.type == "cuda":
                     torch.cuda.synchronize(self.stream.model.device)
+                self.count_times()
             finally:
                 self.ended_at = self.clock.now()
                 self.live.clear()
 
-    def watch_all(self, frames: Iterator[Frame | None]) -> None:
-        first, before, resumed = None, self.stream.seconds, self.stream.frames_seen > 0
-        offset = before + 1 / self.fps if resumed and self.source.live else 0.0
-        for frame in frames:
+    def in_turn(self, frames: Iterator[Frame | None]) -> Iterator[tuple[Frame | None, Ready | None]]:
+        """The frames, each with its picture made ready where that can be done ahead."""
+        if self.source.live:
+            return ((frame, None) for frame in frames)
+        return ahead(self.made_ready, frames, workers=WORKERS)
+
+    def made_ready(self, frame: Frame) -> tuple[Frame, Ready | None]:
+        wanted = frame.picture is not None and frame.seconds > self.before
+        return frame, self.stream.ready(frame.picture) if wanted else None
+
+    def watch_all(self, frames: Iterator[tuple[Frame | None, Ready | None]]) -> None:
+        first, resumed = None, self.stream.frames_seen > 0
+        offset = self.before + 1 / self.fps if resumed and self.source.live else 0.0
+        for frame, ready in frames:
             self.ask_typed()
             if self.stop.pressed:
                 return
             if frame is None:
                 self.redraw()
                 continue
-            if resumed and not self.source.live and frame.seconds <= before:
+            if not self.source.live and frame.seconds <= self.before:
                 self.figures.seen_before += 1
                 continue
             seconds = frame.seconds + offset
@@ -106,7 +119,7 @@ class Watching:
             self.wait(seconds)
             if self.stop.pressed:
                 return
-            self.watch(frame, seconds)
+            self.watch(frame, ready, seconds)
             if self.figures.watched == self.max_frames:
                 self.ended = "--max-frames"
                 return
@@ -118,9 +131,9 @@ class Watching:
             self.ask_typed()
             self.redraw()
 
-    def watch(self, frame: Frame, seconds: float) -> None:
-        figures, start = self.figures, self.clock.now()
-        self.behind = start - self.origin - seconds
+    def watch(self, frame: Frame, ready: Ready | None, seconds: float) -> None:
+        figures = self.figures
+        self.behind = self.clock.now() - self.origin - seconds
         if frame.picture is None:
             self.skip(frame.fault)
             return
@@ -128,29 +141,30 @@ class Watching:
         if late and self.drop_late:
             figures.dropped += 1
             return
+        self.times.begin()
         try:
             with memory_told():
-                self.stream.watch(frame.picture, seconds=seconds)
+                self.stream.watch(frame.picture if ready is None else ready, seconds=seconds)
         except ValueError as fault:
             self.skip(str(fault))
             return
         except MemoryError:
             raise ValueError(too_large(self.stream)) from None
-        took = self.clock.now() - start
+        self.times.end()
+        self.count_times()
         figures.watched += 1
         figures.late += late
-        figures.worst = max(figures.worst, took)
-        if figures.latency.takes_next():
-            device = self.stream.model.device
-            allocated = torch.cuda.memory_allocated(device) if device.type == "cuda" else None
-            figures.latency.add((took, self.stream.memory.nbytes, allocated))
-        else:
-            figures.latency.add(None)
         self.recent.append(self.clock.now())
         self.latest = frame.picture
         if self.pictures:
             figures.thumbnails.add((seconds, thumbnail(frame.picture)) if figures.thumbnails.takes_next() else None)
         self.redraw()
+
+    def count_times(self) -> None:
+        figures, held = self.figures, self.stream.memory.nbytes
+        for took, allocated in self.times.over():
+            figures.worst = max(figures.worst, took)
+            figures.latency.add((took, held, allocated))
 
     def skip(self, fault: str) -> None:
         """Said once where one fault follows its like, and not at all after many."""

@@ -104,8 +104,9 @@ class VisionFeedForward(nn.Module):
             return
         tensors, D = self.state_dict(), self.down_proj.out_features
         width = self.inner_width + padding(self.inner_width)
-        self.gate_up_proj = nn.Linear(D, 2 * width, device="meta")
-        self.down_proj = nn.Linear(width, D, device="meta")
+        linear = type(self.gate_proj)  # in whole numbers or not
+        self.gate_up_proj = linear(D, 2 * width, device="meta")
+        self.down_proj = linear(width, D, device="meta")
         del self.gate_proj, self.up_proj
         self.fused = True
         self.register_state_dict_post_hook(as_released)
@@ -121,7 +122,7 @@ def padding(width: int) -> int:
 
 def as_released(layer: VisionFeedForward, tensors: dict[str, Tensor], prefix: str, _) -> None:
     """What a fused feed-forward saves, in the released names and shapes."""
-    for kind in ("weight", "bias"):
+    for kind in layer.gate_up_proj.state_dict():
         gate, up = tensors.pop(f"{prefix}gate_up_proj.{kind}").chunk(2)
         tensors[f"{prefix}gate_proj.{kind}"] = gate[: layer.inner_width]
         tensors[f"{prefix}up_proj.{kind}"] = up[: layer.inner_width]
@@ -132,7 +133,7 @@ def as_released(layer: VisionFeedForward, tensors: dict[str, Tensor], prefix: st
 def as_fused(layer: VisionFeedForward, tensors: dict[str, Tensor], prefix: str, *_) -> None:
     """What a fused feed-forward loads: released tensors, merged and padded. What is missing stays missing."""
     more = padding(layer.inner_width)
-    for kind in ("weight", "bias"):
+    for kind in layer.gate_up_proj.state_dict():
         names = [f"{prefix}{side}_proj.{kind}" for side in ("gate", "up")]
         if all(name in tensors for name in names):
             sides = (tensors.pop(name) for name in names)

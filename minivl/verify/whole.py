@@ -1,9 +1,11 @@
 """The third part of verify: the whole model on one prompt, each thing that has two ways of being done done both ways.
 
 Read at once, in pieces through the memory, and word by word at the end, the prompt must give the same; the vision tower
-must give the same fused as it is loaded, and something else for another picture.
+must give the same fused as it is loaded, and something else for another picture; and so must the whole model, fused.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -22,40 +24,43 @@ BLIND = 1e-3  # the least by which another picture must change the tower's answe
 PIECE, WORDS = 64, 8
 
 
-def read_at_once(model: InfiniteVL, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """What the last layer gives for every token [T, D], and the logits after the last one."""
+@contextmanager
+def last_layer(model: InfiniteVL) -> Iterator[list[Tensor]]:
+    """What the last layer gives, call by call, [T, D] each."""
     kept = []
     hook = model.model.language_model.layers[-1].register_forward_hook(lambda *call: kept.append(call[-1][0]))
     try:
-        logits = model(inputs.ids, positions=inputs.positions, pixels=inputs.pixels, grids=inputs.grids, last_only=True)
+        yield kept
     finally:
         hook.remove()
+
+
+def read_at_once(model: InfiniteVL, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """What the last layer gives for every token [T, D], and the logits after the last one."""
+    with last_layer(model) as kept:
+        logits = model(inputs.ids, positions=inputs.positions, pixels=inputs.pixels, grids=inputs.grids, last_only=True)
     return torch.cat(kept), logits[0, -1]
 
 
-def read_in_pieces(model: InfiniteVL, inputs: Inputs) -> tuple[Tensor, Tensor, Memory]:
-    """The same through a memory, which comes along: pieces of 64, the last words one by one."""
-    T = inputs.ids.shape[1]
-    memory = model.new_memory(longest_write=PIECE, room=T)
-    kept = []
-    hook = model.model.language_model.layers[-1].register_forward_hook(lambda *call: kept.append(call[-1][0]))
-    try:
-        start = replace(
-            inputs,
-            ids=inputs.ids[:, :-WORDS],
-            positions=inputs.positions[:, :, :-WORDS],
-            mask=inputs.mask[:, :-WORDS],
-        )
-        prefill(model, start, memory)
-        for word in inputs.ids[0, -WORDS:]:
-            logits = model(word.view(1, 1), memory=memory, last_only=True)
-    finally:
-        hook.remove()
-    return torch.cat(kept), logits[0, -1], memory
+def read_in_pieces(model: InfiniteVL, inputs: Inputs) -> tuple[Tensor, Memory]:
+    """The logits through a memory, which comes along: pieces of 64, the last words one by one."""
+    memory = model.new_memory(longest_write=PIECE, room=inputs.ids.shape[1])
+    start = replace(
+        inputs,
+        ids=inputs.ids[:, :-WORDS],
+        positions=inputs.positions[:, :, :-WORDS],
+        mask=inputs.mask[:, :-WORDS],
+    )
+    prefill(model, start, memory)
+    for word in inputs.ids[0, -WORDS:]:
+        logits = model(word.view(1, 1), memory=memory, last_only=True)
+    return logits[0, -1], memory
 
 
 def check_streaming(model: InfiniteVL, inputs: Inputs, at_once: tuple[Tensor, Tensor], report: Report) -> None:
-    hidden, logits, memory = read_in_pieces(model, inputs)
+    with last_layer(model) as kept:
+        logits, memory = read_in_pieces(model, inputs)
+    hidden = torch.cat(kept)
     dtype, bound = name_of(model.dtype), WHOLE[model.dtype]
     errors = {
         "the last layer at every token": relative_error(hidden.double(), at_once[0].double()),
@@ -75,7 +80,7 @@ def check_streaming(model: InfiniteVL, inputs: Inputs, at_once: tuple[Tensor, Te
 
 
 def check_tower(model: InfiniteVL, inputs: Inputs, report: Report) -> None:
-    """Fuses the model's tower: the last check that wants the model as it was loaded."""
+    """Fuses the model's tower."""
     tower, pixels, dtype = model.model.visual, inputs.pixels.to(model.dtype), name_of(model.dtype)
     seen, other = tower(pixels, inputs.grids), tower(-pixels.flip(0), inputs.grids)
     if not report.check(bool(seen.isfinite().all()), f"the vision tower's answer is finite in {dtype}"):
@@ -97,3 +102,12 @@ def check_tower(model: InfiniteVL, inputs: Inputs, report: Report) -> None:
     line = f"the vision tower fused = as loaded in {dtype}, error {error:.0e}, bound {bound:.0e}"
     report.check(error <= bound, line)
     report.facts["tower"] = {"another_picture": change, "from_cell_to_cell": cells, "fused": error, "bound": bound}
+
+
+def check_fused(model: InfiniteVL, inputs: Inputs, at_once: tuple[Tensor, Tensor], report: Report) -> None:
+    """As chat runs it, on a GPU by kernels that do whole layers. The last check: the model stays fused."""
+    logits, _ = read_in_pieces(model.fuse(), inputs)
+    error, bound = relative_error(logits.double(), at_once[1].double()), WHOLE[model.dtype]
+    line = f"fused and streamed = as loaded, at once, in {name_of(model.dtype)}: error {error:.0e}, bound {bound:.0e}"
+    report.check(error <= bound, line)
+    report.facts["fused"] = {"error": error, "bound": bound}
