@@ -14,6 +14,7 @@ gating.py           norms, gates and gated product, one pass each
 matrix_vector.py    one token's matrix products, with the norm before them and the sum after them
 operators.py        all of it as PyTorch operators: checks, autograd, torch.compile
 resources.py        what every configuration takes on each card, compiled without one
+resource_rows.py    what there is to compile for that
 bench.py            times and errors, beside other libraries where they are installed
 """
 

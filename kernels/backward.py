@@ -11,9 +11,10 @@ Its gradient runs through the chunks backwards, D being the gradient of S:
     d_error = β (scoresᵀ d_out + k_out D');   d_residual = (I + a diag(β))⁻ᵀ d_error = d_v
     D = fade D' + q_inᵀ d_out + erasedᵀ d_error           (erased = −(I + a diag(β))⁻¹ k_in)
 
-Working with error rather than delta, no gradient need be divided by β, which may be zero. Four kernels: `chunk_kernel`
-and `state_kernel` of the forward pass again, with BACKWARD (β moves from mix to scores and k_out's gain; states and
-errors are written), `reverse_kernel` for the loop above, and `gradient_kernel`, all chunks at once, for what remains:
+Working with error rather than delta, no gradient need be divided by β, which may be zero. Three kernels: `chunk_kernel`
+of the forward pass again, with BACKWARD (β moves from mix to scores and k_out's gain); `walks_kernel`, in which the
+forward pass's loop (states and errors are written) and the loop above (`reverse_loop`) run side by side, as neither
+needs the other; and `gradient_kernel`, all chunks at once, for what remains:
 
     d_scores = d_out errorᵀ diag(β);      d_a = −d_residual errorᵀ diag(β)     (only below or on the diagonal)
     d_q_in = d_out Sᵀ;     d_k_in = −d_residual Sᵀ;     d_k_out = diag(β) error D'ᵀ
@@ -30,11 +31,11 @@ from torch import Tensor
 
 from .chunked import chunk_decays, inverse_length, load_rows, prepare, state_kernel
 from .configurations import Configuration, configuration
-from .launch import facts
+from .launch import facts, launch
 
 
-@triton.jit(do_not_specialize=["T", "N"])
-def reverse_kernel(
+@triton.jit
+def reverse_loop(
     k, mix, erased, q_in, scores, gains, d_out, d_state, d_v, d_states, d_start, T, N, H,
     K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
     WHOLE: tl.constexpr, PRECISION: tl.constexpr,
@@ -70,6 +71,26 @@ def reverse_kernel(
         fade = next_fade
 
     tl.store(d_start + head.to(tl.int64) * K * V + state_tile, D)
+
+
+@triton.jit(do_not_specialize=["T", "N"])
+def walks_kernel(
+    k, v, mix, erased, q_in, scores, gains, state, errors, d_start, states, d_out, d_state, d_v, d_states, T, N, H,
+    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, SLICE: tl.constexpr,
+    HAS_STATE: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Both loops in one launch, as neither reads what the other writes: each alone would leave half of a large card
+    idle. The longer one has the first programs."""
+    if tl.program_id(2) == 0:
+        reverse_loop(
+            k, mix, erased, q_in, scores, gains, d_out, d_state, d_v, d_states, d_start, T, N, H,
+            K, V, C, SLICE, WHOLE, PRECISION,
+        )  # fmt: skip
+    else:
+        state_kernel(
+            k, v, mix, erased, q_in, scores, gains, state, errors, d_start, states, 0, T, N, H,
+            K, V, C, SLICE, HAS_STATE, WHOLE, PRECISION, True,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -190,24 +211,21 @@ def backward(
     d_start = torch.empty_like(d_state)
     C, width = config.chunk, min(config.slice, V)
     N = triton.cdiv(T, C)
-    known = (facts(q, k, log_decay, beta), H, K, normalize_qk, config)
+    known = (facts(q, k, v, log_decay, beta, state, d_out, d_state), H, K, V, normalize_qk, T % C == 0, config)
     parts = prepare(q, k, log_decay, beta, scale, normalize_qk, config, known, 0, N, backward=True)
     states, d_states = q.new_empty(2, B, H, N, K, V)
     errors = torch.empty_like(v)
-    state_kernel[V // width, B * H](
-        k, v, *parts, q if state is None else state, errors, d_start, states, 0, T, N, H,
-        K, V, C, width, state is not None, T % C == 0, config.precision, True,
+    launch(
+        walks_kernel, (V // width, B * H, 2), known,
+        k, v, *parts, q if state is None else state, errors, d_start, states, d_out, d_state, d_v, d_states, T, N, H,
+        K, V, C, width, state is not None, T % C == 0, config.precision,
         num_warps=config.state_warps, num_stages=config.state_stages,
     )  # fmt: skip
-    reverse_kernel[V // width, B * H](
-        k, *parts, d_out, d_state, d_v, d_states, d_start, T, N, H,
-        K, V, C, width, T % C == 0, config.precision,
-        num_warps=config.state_warps, num_stages=config.reverse_stages,
-    )  # fmt: skip
     mix, _, _, scores, _ = parts  # spent, and of the right size for the gradients of the pairs
-    gradient_kernel[N, B * H](
+    launch(
+        gradient_kernel, (N, B * H, 1), known,
         q, k, log_decay, beta, errors, states, d_out, d_v, d_states, scores, mix, d_q, d_k, d_log_decay, d_beta,
-        scale, T, N, H, K, V, C, min(config.gradient_slice, V), normalize_qk, config.precision,
+        float(scale), T, N, H, K, V, C, min(config.gradient_slice, V), normalize_qk, config.precision,
         num_warps=config.gradient_warps, num_stages=config.gradient_stages,
     )  # fmt: skip
     return d_q, d_k, d_v, d_log_decay, d_beta, d_start

@@ -13,15 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as the object it is: a launcher looks things up by it
 class Configuration:
-    """Of the four kernels chunk, state, reverse and gradient: warps of a program, and stages, that is how many chunks
-    (or slices) are in flight from memory at once. state_warps serves reverse too."""
+    """Of the kernels chunk, state and gradient: warps of a program, and stages, that is how many chunks
+    (or slices) are in flight from memory at once. What is said of state holds for the loop back, too."""
 
     chunk: int  # C
-    slice: int  # columns of V per program of state and reverse
+    slice: int  # columns of V per program of both loops
     chunk_warps: int = 4
     state_warps: int = 4
     state_stages: int = 2
-    reverse_stages: int = 2
     gradient_slice: int = 32  # columns of V per round of gradient's loops
     gradient_warps: int = 8
     gradient_stages: int = 2
@@ -33,7 +32,7 @@ class Configuration:
 # (forward, backward), by (is the dtype of 16 bits, is K at most 128, is the card a Hopper)
 HOPPER = (
     Configuration(chunk=32, slice=64, chunk_warps=2, state_stages=3),
-    Configuration(chunk=64, slice=64, state_stages=3, reverse_stages=3, gradient_slice=64, gradient_stages=3),
+    Configuration(chunk=64, slice=64, state_stages=3, gradient_slice=64, gradient_stages=3),
 )
 NARROW = (
     Configuration(chunk=32, slice=32, state_stages=3),

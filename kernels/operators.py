@@ -26,12 +26,13 @@ def check_tensor(name: str, x: Tensor, shape: tuple[int, ...], device: torch.dev
     if x.dtype not in dtypes:
         raise TypeError(f"{name} is {x.dtype}; it should be {' or '.join(str(d) for d in dict.fromkeys(dtypes))}")
     if x.device != device:
-        raise ValueError(f"{name} is on {x.device}; it should be on {device}, where q is")
+        raise ValueError(f"{name} is on {x.device}; it should be on {device}, where the first one is")
 
 
-def check_runs_here(q: Tensor) -> None:
-    if q.device.type != "cuda" and not (q.device.type == "cpu" and INTERPRETED):
-        raise ValueError(f"q is on {q.device}; the kernels run on a CUDA device, or on a CPU with TRITON_INTERPRET=1")
+def check_runs_here(x: Tensor) -> None:
+    if x.device.type != "cuda" and not (x.device.type == "cpu" and INTERPRETED):
+        where = f"the tensors are on {x.device}"
+        raise ValueError(f"{where}; the kernels run on a CUDA device, or on a CPU with TRITON_INTERPRET=1")
 
 
 def check(

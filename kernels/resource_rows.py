@@ -12,7 +12,7 @@ import torch
 import triton
 
 from . import matrix_vector, rotary, short_conv, window
-from .backward import gradient_kernel, reverse_kernel
+from .backward import gradient_kernel, walks_kernel
 from .chunked import chunk_kernel, state_kernel
 from .configurations import choose
 from .decode import SLICE, decode_kernel, warps
@@ -45,16 +45,21 @@ def rows(dtype: str, K: int, architecture: int) -> Iterator[Row]:
 def delta_rule(dtype: str, K: int, architecture: int) -> Iterator[Row]:
     shape = f"K {K}, V {V}"
     for backward in (False, True):
-        row = choose(
-            torch.float32 if dtype == "fp32" else torch.bfloat16, K, divmod(architecture, 10), backward=backward
-        )
+        row = choose(TORCH[dtype], K, divmod(architecture, 10), backward=backward)
         chunk = {"K": K, "C": row.chunk, "NORMALIZE": True, "BACKWARD": backward, "PRECISION": row.inverse_precision}
         loop = {"K": K, "V": V, "C": row.chunk, "SLICE": row.slice, "WHOLE": False, "PRECISION": row.precision}
-        state = loop | {"HAS_STATE": True, "BACKWARD": backward}
         suffix = " (backward)" if backward else ""
         yield Row("chunk" + suffix, shape, chunk_kernel, chunk, row.chunk_warps)
-        yield Row("state" + suffix, shape, state_kernel, state, row.state_warps, row.state_stages)
-    yield Row("reverse", shape, reverse_kernel, loop, row.state_warps, row.reverse_stages)
+        if not backward:
+            yield Row(
+                "state",
+                shape,
+                state_kernel,
+                loop | {"HAS_STATE": True, "BACKWARD": False},
+                row.state_warps,
+                row.state_stages,
+            )
+    yield Row("walks", shape, walks_kernel, loop | {"HAS_STATE": True}, row.state_warps, row.state_stages)
     pairs = {"K": K, "V": V, "C": row.chunk, "SLICE": row.gradient_slice, "NORMALIZE": True, "PRECISION": row.precision}
     yield Row("gradient", shape, gradient_kernel, pairs, row.gradient_warps, row.gradient_stages)
     if dtype == "bf16":

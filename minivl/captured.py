@@ -7,6 +7,7 @@ from step to step, a token or a frame's pixels, is written into tensors that the
 """
 
 import copy
+import ctypes
 import math
 import threading
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def record(run: Callable[[Memory], Tensor | None], memory: Memory) -> tuple[torc
             return graph, run(same)
     except RuntimeError as fault:  # a recording that is broken off may fail to end, which hides why, and where we were
         torch.cuda.set_stream(here)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))  # kept for ever: destroying such a graph ends the process
         first = fault.__context__
         raise (first if isinstance(first, torch.OutOfMemoryError | KeyboardInterrupt) else fault) from None
 

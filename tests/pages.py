@@ -194,7 +194,7 @@ def assert_command_exists(place: str, words: list[str]) -> None:
         if words[1] == "-m":
             assert importlib.util.find_spec(words[2]), f"{said}: there is no module {words[2]}"
             if words[2].split(".")[0] in ("minivl", "kernels"):
-                subcommands = itertools.takewhile(lambda word: re.fullmatch(r"[a-z][a-z-]*", word), words[3:])
+                subcommands = itertools.takewhile(lambda word: re.fullmatch(r"[a-z][a-z0-9-]*", word), words[3:])
                 text = help_text(words[2], *subcommands)
                 for option in (word.split("=")[0] for word in words if word.startswith("--")):
                     assert option in text, f"{said}: its help knows no {option}"

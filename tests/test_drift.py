@@ -155,5 +155,6 @@ def test_the_kernels_do_not_drift_either():
     found = drift.measure(80, K=128, V=256, device="cuda")
     assert found["within"]
     for row in found["summary"]:
-        if row["way"] == "bfloat16 products":
-            assert row["largest_state"] < 1e-2
+        if row["way"] == "bfloat16 products":  # one key's value is a sum of 64 differences, each of them rounded
+            assert row["largest_state"] < (5e-2 if row["regime"] == "one key" else 1e-2)
+            assert row["largest_state"] < 2 * row["first_state"]

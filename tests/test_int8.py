@@ -197,7 +197,8 @@ def test_a_gpu_multiplies_as_exactly(dtype, T):
     x, bias = torch.randn(2, T, 256, device="cuda").to(dtype), torch.randn(640, device="cuda").to(dtype)
     oracle = x.double() @ dequantised(weight, scale).T + bias.double()
     close(int8_linear(x, weight, scale, bias), oracle, tolerance=max(tolerance(dtype), 1e-9))
-    close(int8_linear(60000 * x[:, :1], weight, scale / 1e3), 60 * oracle[:, :1] - 60 * bias, tolerance=4e-3)
+    loud = 1000 * x  # in fp16 the sums of whole numbers would be too large
+    close(int8_linear(loud, weight, scale / 1e3), oracle - bias.double(), tolerance=4e-3)
 
 
 # the whole model -----------------------------------------------------------------------------------------------------

@@ -144,5 +144,5 @@ def test_every_fault_is_told_in_one_sentence(message):
 def test_without_gpu_or_interpreter_it_says_so(monkeypatch):
     monkeypatch.setattr("kernels.operators.INTERPRETED", False)
     inputs = {name: x.cpu() for name, x in CHUNKED.inputs(case_of()).items()}
-    with pytest.raises(ValueError, match="q is on cpu; the kernels run on a CUDA device"):
+    with pytest.raises(ValueError, match="the tensors are on cpu; the kernels run on a CUDA device"):
         chunked_gated_delta_rule(**inputs)

@@ -190,7 +190,7 @@ TABLES = {
          "last[i], mask=inside)", "last[i], mask=inside & (D < 0))"),
         ("k from q's channels", three_convolved("^k"),
          "x += q_width", "x += 0"),
-        ("v from k's width too early", three_convolved("^v"),
+        ("v from k's channels", three_convolved("^v"),
          "x += k_width", "x += 0"),
         ("q's filters for k", three_convolved("^k"),
          "block - q_blocks, k_weight,", "block - q_blocks, q_weight,"),
