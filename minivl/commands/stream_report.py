@@ -104,12 +104,17 @@ def asked_and_answered(asked) -> str:
 def plots(kept: list[tuple[int, tuple[float, int, int | None]]]) -> str:
     """Milliseconds a frame and bytes of memory, both against frames, as inline SVG."""
     from matplotlib.figure import Figure  # takes a second to import
+    from matplotlib.ticker import LogLocator
 
     places = [place + 1 for place, _ in kept]
     drawing = Figure(figsize=(11, 3.6), layout="constrained")
     latency, memory = drawing.subplots(1, 2)
-    latency.plot(places, [1e3 * took for _, (took, _, _) in kept], ".", color="#0072B2")
-    latency.set(title="Time of a frame", xlabel="frames of this run", ylabel="ms", ylim=(0, None))
+    took = [1e3 * seconds for _, (seconds, _, _) in kept]
+    latency.semilogy(places, took, ".", color="#0072B2")  # the first may take a thousand times as long as the others
+    latency.set(title="Time of a frame", xlabel="frames of this run", ylabel="ms", ylim=(min(took) / 2, 2 * max(took)))
+    latency.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    latency.yaxis.set_major_formatter("{x:g}")
+    latency.minorticks_off()
     memory.plot(places, [held / 1e6 for _, (_, held, _) in kept], color="#009E73", label="the stream's memory")
     if kept[0][1][2] is not None:
         on_gpu = [allocated / 1e6 for _, (_, _, allocated) in kept]
