@@ -33,9 +33,10 @@ class ShortConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, 1, taps).uniform_(-(taps**-0.5), taps**-0.5))
 
     def forward(self, x: Tensor, tail: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        if kernels := fused.kernels(x, self.weight):
-            return kernels.short_conv_silu(x, self.weight, tail=tail, lengths=lengths)
-        out, tail = short_conv(x, self.weight, tail=None if tail is None else tail.to(x.dtype), lengths=lengths)
+        weight = self.weight.to(x.dtype)  # under autocast the weight that learns is wider than what it is multiplied by
+        if kernels := fused.kernels(x, weight):
+            return kernels.short_conv_silu(x, weight, tail=tail, lengths=lengths)
+        out, tail = short_conv(x, weight, tail=None if tail is None else tail.to(x.dtype), lengths=lengths)
         return F.silu(out), tail
 
 

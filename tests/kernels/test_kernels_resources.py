@@ -15,7 +15,7 @@ from kernels.matrix_vector import WIDEST, configuration
 from kernels.resource_rows import products
 from kernels.resources import SHARED_MEMORY
 
-DELTA_RULE = {"chunk", "chunk (backward)", "state", "state (backward)", "reverse", "gradient", "step", "decode"}
+DELTA_RULE = {"chunk", "chunk (backward)", "state", "walks", "gradient", "step", "decode"}
 RING = {"window", "window (few)", "merge", "ring"}
 BETWEEN_PRODUCTS = {"conv", "norm", "add norm", "gated norm", "product", "gates", "turn"}
 PRODUCTS = {"matvec", "matvec (int8)"}

@@ -1,0 +1,165 @@
+"""What training reads: whole conversations, with a label at every token that the model is to say.
+
+A conversation is laid out exactly as chat lays it out, turn by turn: the prompt up to an open turn of the assistant's,
+then the answer, then what continues after it. Only the answers' tokens and the ends of their turns have labels, so that
+no loss ever teaches the model to ask its own questions. Whoever makes examples in another way (streams do) fills in an
+`Example` and gets the same batches.
+
+    code        shape                    dtype     what
+    ids         [T], [B, T]              int64     tokens
+    positions   [3, T], [3, B, T]        int64     see ops/rotary.py
+    labels      [T], [B, T]              int64     the token itself where it is to be said, else IGNORED
+    pixels      [patches, 3·2·14·14]     float32   None where there is no picture and no video
+    grids       [pictures, 3]            int64     likewise
+    mask        [B, T]                   bool      True where a token is real; a batch is filled up on the left
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..messages import Control, Vision, laid_out
+from ..ops.rotary import positions as find_positions
+from ..processor import Processor, Seen
+from ..tokenizer_file import END_OF_TURN
+
+IGNORED = -100  # what PyTorch's cross-entropy ignores
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a batch."""
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    pixels: Tensor | None = None
+    grids: Tensor | None = None
+
+    def __post_init__(self):
+        T = len(self.ids)
+        shapes = {"ids": (T,), "labels": (T,), "positions": (3, T)}
+        for name, shape in shapes.items():
+            x = getattr(self, name)
+            if x.dtype != torch.int64 or tuple(x.shape) != shape:
+                raise ValueError(
+                    f"an example's {name} is {x.dtype} {list(x.shape)}; it should be int64 {list(shape)}, as ids"
+                )
+        if (self.pixels is None) != (self.grids is None):
+            raise ValueError("an example's pixels and grids belong together; give both, or neither")
+        said = self.labels != IGNORED
+        if (self.labels[said] != self.ids[said]).any():
+            raise ValueError("an example's labels differ from its ids; a label is the token itself, or IGNORED")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass reads: the model's arguments, and the labels."""
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    pixels: Tensor | None
+    grids: Tensor | None
+    mask: Tensor
+    padded: bool  # known here, since to look at the mask would make a GPU wait
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def arguments(self) -> dict[str, Tensor | None]:
+        """For the model's call. A mask of True only is left out: without it the layers have less to do."""
+        names = ("positions", "pixels", "grids")
+        return {name: getattr(self, name) for name in names} | {"mask": self.padding_mask}
+
+    @property
+    def padding_mask(self) -> Tensor | None:
+        return self.mask if self.padded else None
+
+    @property
+    def targets(self) -> Tensor:
+        """[B, T]: what each token's prediction is held against, the next token's label; IGNORED at the end."""
+        return torch.cat([self.labels[:, 1:], torch.full_like(self.labels[:, :1], IGNORED)], dim=1)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Batch(**{name: x.to(device) if isinstance(x, Tensor) else x for name, x in held.items()})
+
+
+def example_of(processor: Processor, messages: Sequence[dict], *, where: str = "") -> Example:
+    """A conversation that ends with an answer. `where` is what errors begin with."""
+    ids, labels, seen = spoken(processor, messages, where)
+    pixels = torch.cat([one.pixels for one in seen]) if seen else None
+    grids = torch.tensor([one.grid for one in seen]) if seen else None
+    clocks = [one.seconds_per_grid for one in seen if one.seconds_per_grid is not None]
+    row = torch.tensor([ids])
+    places, _ = find_positions(row, grids, config=processor.config, seconds_per_grid=clocks)
+    return Example(row[0], places[:, 0], torch.tensor(labels), pixels, grids)
+
+
+def spoken(processor: Processor, messages: Sequence[dict], where: str = "") -> tuple[list[int], list[int], list[Seen]]:
+    """A conversation's tokens, their labels, and its pictures."""
+    ids, labels, seen = [], [], []
+    for prompt, answer in turns(messages, where):
+        pictures = [processor.see(piece) for piece in prompt if isinstance(piece, Vision)]
+        asked = processor.tokens(prompt, pictures)
+        said = processor.tokens([answer, Control(END_OF_TURN)], [])
+        if ids:
+            asked = asked[1:]  # the end of the turn before, which already stands there
+        ids += asked + said
+        labels += [IGNORED] * len(asked) + said
+        seen += pictures
+    return ids, labels, seen
+
+
+def turns(messages: Sequence[dict], where: str = "") -> list[tuple[list, str]]:
+    """Each answer of a conversation, and the layout of what comes before it and after the last one."""
+    itself = where.rstrip(", ") or "the conversation"
+    if not isinstance(messages, list | tuple):
+        raise TypeError(f"{itself} is a {type(messages).__name__}; it should be a list of messages")
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    ends = [i for i, role in enumerate(roles) if role == "assistant"]
+    if not ends or ends[-1] != len(messages) - 1:
+        raise ValueError(f"{itself} should end with the assistant's answer; training has nothing to learn without one")
+    found, start = [], 0
+    for end in ends:
+        if end == start:
+            raise ValueError(f"{where}message {end + 1} is the assistant's; something to answer should come before it")
+        place = f"{where}after message {start}, " if start else where
+        found.append((laid_out(list(messages[start:end]), continues=start > 0, where=place), _answer(messages[end])))
+        if not found[-1][1]:
+            raise ValueError(f"{where}message {end + 1}, an answer, should be a text that is not empty")
+        start = end + 1
+    return found
+
+
+def _answer(message: dict) -> str:
+    """An answer's text; "" where it isn't one."""
+    content = message.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list | tuple):
+        return ""
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else ""
+
+
+def collate(examples: Sequence[Example], config: Config) -> Batch:
+    """Examples as rows of one batch, filled up on the left, so that all end together."""
+    if not examples:
+        raise ValueError("a batch of no examples; it should have at least one")
+    B, T = len(examples), max(len(example.ids) for example in examples)
+    ids, labels = torch.full((B, T), config.bos_token_id), torch.full((B, T), IGNORED)
+    positions, mask = torch.zeros(3, B, T, dtype=torch.int64), torch.zeros(B, T, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        real = slice(T - len(example.ids), T)
+        ids[row, real], labels[row, real] = example.ids, example.labels
+        positions[:, row, real], mask[row, real] = example.positions, True
+    seen = [example for example in examples if example.pixels is not None]
+    pixels = torch.cat([example.pixels for example in seen]) if seen else None
+    grids = torch.cat([example.grids for example in seen]) if seen else None
+    return Batch(ids, positions, labels, pixels, grids, mask, padded=not bool(mask.all()))
