@@ -110,6 +110,8 @@ def save_model(
         raise ValueError(
             "the model has int8 matrices, which no released checkpoint holds; load it without int8 to save it"
         )
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise ValueError("the model has adapters, which no released checkpoint holds; merge them to save it")
     folder = Path(folder)
     _make_ready(folder)
     tensors = model.state_dict()

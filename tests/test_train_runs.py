@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minivl.layers.gated_deltanet import GatedDeltaNet
+from minivl.checkpoint import save_model
 from minivl.train import freezing, lora, memory_saving, progress, saving
 from minivl.train.objectives import AnswerTuning, LayerDistillation, LogitDistillation
 from minivl.train.resuming import CHECKPOINTS, randomness, set_randomness
@@ -51,6 +52,9 @@ def test_only_adapters_learn_in_the_last_stage(tmp_path):
     kept = {name: x for name, x in learner.state_dict().items() if "lora_" not in name}
     assert all(torch.equal(x, plain[name]) for name, x in kept.items())
     adapted = learner(*reading(learner)).detach()
+    with pytest.raises(ValueError, match="the model has adapters"):
+        save_model(learner, tmp_path / "adapted")
+    assert not (tmp_path / "adapted").exists()
     merged = lora.merge(learner)
     close(merged(*reading(learner)), adapted, tolerance=EXACT)
     moved = [name for name, x in merged.state_dict().items() if not torch.equal(x, plain[name])]
