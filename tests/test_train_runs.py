@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from minivl.layers.gated_deltanet import GatedDeltaNet
 from minivl.checkpoint import save_model
+from minivl.layers.gated_deltanet import GatedDeltaNet
 from minivl.train import freezing, lora, memory_saving, progress, saving
 from minivl.train.objectives import AnswerTuning, LayerDistillation, LogitDistillation
 from minivl.train.resuming import CHECKPOINTS, randomness, set_randomness
