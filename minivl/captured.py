@@ -1,6 +1,6 @@
 """A step of the model as a CUDA graph: recorded once for a memory, then replayed for every token or every frame.
 
-A step's two thousand kernels take less time to run than to launch, one by one, from Python. A graph launches them all
+A step's hundreds of kernels take less time to run than to launch, one by one, from Python. A graph launches them all
 at once. It stays right for ever, since nothing in a step depends on a number in Python's hands: the place in each
 ring, the counters and the positions lie in tensors on the device, and the graph itself advances them. What changes
 from step to step, a token or a frame's pixels, is written into tensors that the graph reads.

@@ -195,6 +195,8 @@ def usable_device(device: torch.device | str | None) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError):  # this build of PyTorch doesn't know it, or this machine doesn't have it
         raise ValueError(f"device is {device!r}, which PyTorch can't use on this machine") from None
+    if found.type == "cuda" and found.index is not None:
+        torch.cuda.set_device(found)  # where graphs, events and kernels go that aren't told
     return found
 
 

@@ -152,7 +152,7 @@ class InfiniteVL(nn.Module):
         """norm(x) · Eᵀ, or by a table of its own where the two are not tied."""
         decoder = self.model.language_model
         table = merged(decoder.embed_tokens if self.config.tie_word_embeddings else self.lm_head)
-        if fast.is_vector(x) and (kernels := fast.ready(decoder, x)):
+        if (kernels := fast.ready(decoder, x)) and fast.is_vector(kernels, self.config, x):
             return fast.matvec(kernels, x, table, norm=decoder.norm)
         return fast.product(decoder.norm(x), table)
 

@@ -195,7 +195,7 @@ class Stream:
             if name in options:
                 raise TypeError(f"{name} is the stream's own; it cannot be given with a question")
         asked = self.processor([conversation(question) for question in questions])
-        with self._turn:
+        with self._turn, torch.inference_mode(False):  # a copy is kept for later questions, whatever their mode
             self._check_whole()
             inputs = closing(asked, self.memory, self.model)
             memory, feed = self._copies.of(self.memory, len(questions))

@@ -1,5 +1,6 @@
 """Weights laid side by side: one matrix more to see, and everything else as it was."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -66,3 +67,18 @@ def test_a_fused_block_loads_new_weights():
         mixer = block.layers[1].self_attn
         whole = merged(mixer.q_proj, mixer.k_proj).weight
         assert torch.equal(whole, torch.cat([other.layers[1].self_attn.q_proj.weight, mixer.k_proj.weight]))
+
+
+def test_parts_of_two_dtypes_are_refused():
+    linears = three()
+    linears[1].bfloat16()
+    with pytest.raises(TypeError, match="should be of one dtype"):
+        merged(*linears)
+
+
+def test_weights_that_are_laid_out_during_inference_may_be_trained_afterwards():
+    linears = three()
+    with torch.inference_mode():
+        merged(*linears)
+    sum(linear(torch.randn(2, 6)).sum() for linear in linears).backward()
+    assert all(linear.weight.grad is not None for linear in linears)

@@ -249,6 +249,14 @@ def test_no_gradient_is_kept():
     assert not any(x.requires_grad for x in stream.memory.tensors().values())
 
 
+def test_a_question_in_inference_mode_spoils_no_later_one():
+    """What is kept from one question to the next must not be bound to the mode of the first."""
+    stream = watched(Stream(model(), processor(), size=SIZE), StreamCase(frames=2), 0, 2)
+    with torch.inference_mode():
+        first = asked(stream)
+    assert asked(stream) == first
+
+
 def test_questions_may_be_parts_or_messages_with_pictures_of_their_own():
     """The same pixels as a question's own picture: an answer that is another than without it."""
     stream, picture = stream_of(), Image.fromarray(shot(seed=9))

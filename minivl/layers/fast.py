@@ -19,9 +19,11 @@ activation or the sum after it. For more, products are cuBLAS's; a residual and 
 from types import ModuleType
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import DecoderConfig
 from ..memory import LinearState
 from ..ops import fused
 from ..ops.rotary import mrope
@@ -52,7 +54,8 @@ def kernels_for(decoder: nn.Module, x: Tensor, memory, mask: Tensor | None) -> M
 
 def ready(decoder: nn.Module, x: Tensor) -> ModuleType | None:
     """The kernels, if the decoder is fused and they take x."""
-    return fused.kernels(x, decoder.layers[0].input_layernorm.weight) if decoder.fused else None
+    weights = decoder.parameters() if torch.is_grad_enabled() else ()
+    return fused.kernels(x, *weights) if decoder.fused else None
 
 
 def lay_out(layer: nn.Module) -> None:
@@ -66,13 +69,19 @@ def write(kernels: ModuleType, decoder: nn.Module, x: Tensor, positions: Tensor,
     config = decoder.config
     turn = mrope(positions, width=config.head_dim, theta=config.rope_theta, sections=config.mrope_section)
     call = Call(kernels, *(angle.float() for angle in turn), None if mask is None else mask.sum(1))
-    through = one_vector if is_vector(x) else more
-    return through(call, list(zip(decoder.layers, memory.layers, strict=True)), x)
+    through = one_vector if is_vector(kernels, config, x) else more
+    return through(call, list(zip(decoder.layers, memory.layers, strict=True)), x.contiguous())
 
 
-def is_vector(x: Tensor) -> bool:
+def is_vector(kernels: ModuleType, config: DecoderConfig, x: Tensor) -> bool:
     """Whether matvec takes it. With two vectors cuBLAS is faster already."""
-    return x.shape[:2] == (1, 1)
+    return x.shape[:2] == (1, 1) and longest_row(config) <= kernels.matrix_vector.WIDEST
+
+
+def longest_row(config: DecoderConfig) -> int:
+    """Of all matrices that a token is multiplied by."""
+    mixed = config.num_attention_heads * config.head_dim, config.num_linear_heads * config.linear_value_dim
+    return max(config.hidden_size, config.intermediate_size, *mixed)
 
 
 def one_vector(call: Call, layers: list, x: Tensor) -> Tensor:

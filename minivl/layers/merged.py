@@ -40,7 +40,11 @@ def _one_piece(linears: Sequence[nn.Module], name: str) -> Tensor | None:
     return first.detach().as_strided((rows, *first.shape[1:]), first.stride())
 
 
+@torch.inference_mode(False)  # weights that are laid out during inference may be trained afterwards
 def _lay(parts: list[Tensor]) -> Tensor:
+    if len(dtypes := {part.dtype for part in parts}) > 1:
+        found = " and ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"the weights of one input are {found}; they should be of one dtype")
     whole = torch.cat([part.detach() for part in parts])
     for part, view in zip(parts, whole.split([len(part) for part in parts]), strict=True):
         part.data = view  # a parameter stays the same parameter, a buffer the same buffer

@@ -80,6 +80,33 @@ def test_a_row_whose_mask_is_false_takes_nothing_in():
         assert torch.equal(tensor[1], before[name][1]), name
 
 
+def test_rows_of_x_may_have_gaps():
+    block, x = block_of("1 + 3"), torch.randn(1, 2, 64, generator=torch.Generator().manual_seed(3)).to(DEVICE)[..., ::2]
+    for T in (1, 2):
+        out, _ = read(block, x[:, :T], [], by_kernels=True)
+        assert torch.equal(out, read(block, x[:, :T].contiguous(), [], by_kernels=True)[0])
+
+
+def test_a_matrix_with_rows_too_long_for_one_vector_s_kernel_takes_the_other_form():
+    config, x = block_of("1 + 3").config, torch.zeros(1, 1, 32)
+    long = dataclasses.replace(config, intermediate_size=kernels.matrix_vector.WIDEST + 1)
+    assert fast.is_vector(kernels, config, x)
+    assert not fast.is_vector(kernels, long, x)
+    assert not fast.is_vector(kernels, config, x.expand(2, 1, 32))
+
+
+def test_any_weight_that_learns_keeps_the_kernels_away(monkeypatch):
+    """They make no gradients."""
+    block, seen = block_of("1 + 3").fuse(), []
+    monkeypatch.setattr(fast.fused, "kernels", lambda *tensors: seen.append(tensors))
+    learns = block.layers[2].mlp.up_proj.weight.requires_grad_()
+    fast.ready(block, torch.zeros(1, 1, 32))
+    assert any(tensor is learns for tensor in seen[0])
+    with torch.no_grad():
+        fast.ready(block, torch.zeros(1, 1, 32))
+    assert len(seen[1]) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_a_fused_block_is_as_near_the_truth_as_a_plain_one(dtype):
