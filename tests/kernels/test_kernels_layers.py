@@ -69,6 +69,17 @@ def test_a_sum_and_its_norm_are_made_as_one_after_the_other_to_the_bit(rows, D, 
     check_add_norm(x, y, draw(D, seed=seed + 2, dtype=dtype))
 
 
+def test_a_norm_is_rounded_before_its_weight_multiplies():
+    """The released model's order. In float16, where the interpreter rounds as a card does."""
+    x, weight = draw(40, 64, dtype=torch.float16), draw(64, seed=1, dtype=torch.float16)
+    scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-6)
+    released = weight * (x.float() * scale).half()
+    once = (weight.float() * x.float() * scale).half()
+    out = norm(x, weight, 1e-6)
+    assert (out != released).float().mean() < 0.01  # a last place of the root, here and there
+    assert (out != once).float().mean() > 0.1
+
+
 def test_columns_of_a_wider_matrix_are_taken_as_they_are():
     wide = draw(3, 5, 64)
     x, gate, weight = wide[..., :32], wide[..., 32:], draw(32)
