@@ -9,12 +9,9 @@ frame, as the released code keeps it. As more and more tokens pass, the states a
 """
 
 import argparse
-import importlib
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,10 +19,9 @@ from tqdm import tqdm
 
 from ..ops.delta_rule import unit
 from ..ops.gated_delta_rule import gated_delta_rule, recurrent
-from . import page
+from . import outputs
 from .drift_regimes import FRAME, REGIMES, Source, own
 from .drift_report import plot, report
-from .files import make_ready
 from .ladder import relative_error
 from .measure import machine
 
@@ -43,19 +39,11 @@ def tokens(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=tokens, metavar="T", help="default: 1,048,576; without a GPU 20,000")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw error against tokens into FILE.png")
-    parser.add_argument("--page", type=Path, metavar="FILE.md", help="put the table into FILE.md, between its marks")
+    outputs.add_arguments(parser, picture="error against tokens into FILE.png")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.json:
-        make_ready(args.json)
-    if args.plot:
-        make_ready(args.plot, ".png")
-        importlib.import_module("matplotlib")  # a missing one is told now, not after the measuring
-    if args.page:
-        page.check(args.page, "drift")
+    outputs.check(args, "drift")
     cuda = torch.cuda.is_available()
     T = args.tokens or (1 << 20 if cuda else 20_000)
     K, V = (128, 256) if cuda else (16, 32)
@@ -63,14 +51,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     found |= measure(T // FRAME, K=K, V=V, device="cuda" if cuda else "cpu")
     found["seconds"] = time.perf_counter() - start
-    found = json.loads(json.dumps(found))  # what is printed is what is written
-    print(report(found))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if args.plot:
-        plot(found, args.plot)
-    if args.page:
-        page.fill(args.page, "drift", report(found))
+    outputs.leave(args, "drift", found, report=report, plot=plot)
     return 0 if found["within"] else 1
 
 

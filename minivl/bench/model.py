@@ -7,11 +7,8 @@ no GPU a tiny model is measured instead: a check that everything runs, no measur
 
 import argparse
 import dataclasses
-import importlib
-import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -22,8 +19,7 @@ from ..layers.int8 import quantise
 from ..pictures import Settings
 from ..processor import Processor
 from ..stream import Stream
-from . import model_plot, model_report, model_rows, model_sustained, model_transformer, page
-from .files import make_ready
+from . import model_plot, model_report, model_rows, model_sustained, model_transformer, outputs
 from .measure import machine
 from .model_meter import Meter
 from .ops import lengths
@@ -63,19 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--transformer", type=lengths, metavar="T,T,…", help="lengths of the transformer's past")
     parser.add_argument("--quick", action="store_true", help="300 frames and few lengths, under a minute")
     parser.add_argument("--cap-gb", type=float, metavar="N", help="hold the GPU's memory down to N GB")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw latency and memory against frames")
-    parser.add_argument("--page", type=Path, metavar="FILE.md", help="put the tables into FILE.md, between its marks")
+    outputs.add_arguments(parser, picture="latency and memory against frames")
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.json:
-        make_ready(args.json)
-    if args.plot:
-        make_ready(args.plot, ".png")
-        importlib.import_module("matplotlib")  # a missing one is told now, not after the measuring
-    if args.page:
-        page.check(args.page, "model")
+    outputs.check(args, "model")
     cuda = torch.cuda.is_available()
     if args.cap_gb is not None and not (cuda and args.cap_gb > 0):
         raise ValueError(f"--cap-gb is {args.cap_gb:g}; it should be above 0, and there should be a GPU to hold down")
@@ -86,14 +74,7 @@ def run(args: argparse.Namespace) -> None:
     found = {"on": on, "scale": dataclasses.asdict(scale)}
     with torch.no_grad():
         found |= measure(args.model, scale, Meter("cuda" if cuda else "cpu"), cap)
-    found = json.loads(json.dumps(found))  # what is printed is what is written
-    print(model_report.report(found))
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if args.plot:
-        model_plot.plot(found, args.plot)
-    if args.page:
-        page.fill(args.page, "model", model_report.report(found))
+    outputs.leave(args, "model", found, report=model_report.report, plot=model_plot.plot)
 
 
 def asked(args: argparse.Namespace) -> dict:

@@ -27,7 +27,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         help="keep the decoder's matrices and the table of words in 8 bits: half their memory, faster tokens on a GPU, "
-        "slower prompts, and answers that can differ (python -m minivl bench int8 measures all of it)",
+        "slower prompts and frames, and answers that can differ (python -m minivl bench int8 measures all of it)",
     )
     parser.add_argument(
         "--int8-all", dest="int8", action="store_const", const="all", help="the vision tower's matrices, too"
