@@ -18,10 +18,10 @@ from PIL import Image
 from ..checkpoint import load
 from ..generate import generate, prefill
 from ..memory import Memory
-from ..ops.rotary import positions
 from ..processor import Inputs
 from .files import make_ready
 from .measure import machine
+from .model_rows import words
 
 DEVICE = "cuda"
 ANSWER, PROMPT = 64, 8192  # tokens
@@ -108,12 +108,6 @@ def answer(model, inputs: Inputs, memory: Memory | None = None) -> dict:
     rate = (len(times) - 2) / (times[-1] - times[1])
     first = 1e3 * (times[1] - times[0])
     return {"prompt": inputs.ids.shape[1], "reading_ms": reading, "first_token_ms": first, "tokens_a_second": rate}
-
-
-def words(model, T: int) -> Inputs:
-    """T random words, none of them special."""
-    ids = torch.randint(0, min(model.config.bos_token_id, model.config.image_token_id), (1, T))
-    return Inputs(ids, positions(ids, config=model.config)[0], None, None, torch.ones(1, T, dtype=torch.bool))
 
 
 def noise(size: int) -> Image.Image:
