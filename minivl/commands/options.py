@@ -13,6 +13,7 @@ from ..checkpoint import load_model, usable_device
 from ..model import InfiniteVL
 from ..ops import checks
 from ..sampling import Sampler
+from . import compiling
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -99,4 +100,6 @@ def read_model(args: argparse.Namespace) -> tuple[InfiniteVL, float]:
     start = time.perf_counter()
     dtype = DTYPES.get(dtype_name(args))
     model = load_model(args.model, device=args.device or None, dtype=dtype, int8=args.int8).fuse()
+    if model.device.type == "cuda":
+        compiling.tell()
     return model, time.perf_counter() - start
