@@ -10,6 +10,7 @@ the vocabulary. Parameters have the released checkpoint's names and shapes.
     ids         [B, T]                   int64     tokens; a picture or a video is a run of pads, one a merged cell
     pixels      [patches, 3·2·14·14]     float     patches of all pictures and videos, in order of appearance
     grids       [pictures, 3]            int64     (time, rows, columns) of each, in patches
+    vectors     [cells, D]               float     instead of pixels: what the tower has made of them before
     positions   [3, B, T]                int64     see ops/rotary.py; found from ids and grids where not given
     mask        [B, T]                   bool      True where a token is real; padding is inert
     logits      [B, T or 1, vocabulary]  weights'  with last_only: of each row's last real token
@@ -90,12 +91,14 @@ class InfiniteVL(nn.Module):
         grids: Tensor | None = None,
         memory: Memory | None = None,
         mask: Tensor | None = None,
+        vectors: Tensor | None = None,
         last_only: bool = False,
     ) -> Tensor:
         """Read `ids`, after all that `memory` holds, into the memory; the last layer's vectors [B, T or 1, D].
 
         Any split over calls gives the same vectors. Long calls go through the layers in pieces of the memory's longest
-        write, so that the peak stays flat.
+        write, so that the peak stays flat. With `vectors` no picture is looked at; `grids` then only serves to find
+        positions.
         """
         checks.tensor("ids", ids, ("B", "T"), torch.int64)
         B, T = ids.shape
@@ -110,7 +113,7 @@ class InfiniteVL(nn.Module):
             )
         if memory is not None:
             memory.admit(self.config, B, T)
-        seen = self.see(ids, pixels, grids)
+        seen = self.see(ids, pixels, grids, vectors)
         if positions is None:
             start = None if memory is None else memory.next_position
             positions, _ = find_positions(ids, grids, config=self.config, start=start, mask=mask)
@@ -132,19 +135,28 @@ class InfiniteVL(nn.Module):
             memory.advance(positions, mask)
         return last if last_only else torch.cat(out, dim=1)
 
-    def see(self, ids: Tensor, pixels: Tensor | None, grids: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The tower's vectors, where `ids` has pads, and which vector each pad gets: one a pad, no more and no less."""
-        if (pixels is None) != (grids is None):
+    def see(
+        self, ids: Tensor, pixels: Tensor | None, grids: Tensor | None, vectors: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The pictures' vectors, where `ids` has pads, and which vector each pad gets: one a pad, no more, no less."""
+        if vectors is not None:
+            if pixels is not None:
+                raise ValueError("pixels and vectors are both given; give the pictures' pixels, or their vectors")
+            checks.tensor("vectors", vectors, ("cells", self.config.hidden_size))
+            checks.same_device(ids=ids, vectors=vectors)
+            vectors = vectors.to(self.model.language_model.embed_tokens.weight.dtype)
+        elif (pixels is None) != (grids is None):
             raise ValueError("pixels and grids belong together; give both, or neither")
-        if pixels is None and ids.shape[1] == 1:
+        elif pixels is None and ids.shape[1] == 1:
             return None  # decoding: a look at the token would make the device wait
         pads = (ids == self.config.image_token_id) | (ids == self.config.video_token_id)
-        vectors = None if pixels is None else self.model.visual(pixels.to(self.dtype), grids)
+        if pixels is not None:
+            vectors = self.model.visual(pixels.to(self.dtype), grids)
         cells = 0 if vectors is None else len(vectors)
         if (found := int(pads.sum())) != cells:
             raise ValueError(
                 f"ids has {found} picture pads and the pictures have {cells} cells; they should be as many, "
-                f"and all pads of a picture should come in one call, together with its pixels"
+                f"and all pads of a picture should come in one call, together with its pixels or vectors"
             )
         return None if vectors is None else (vectors, pads, (pads.flatten().cumsum(0) - 1).clamp(min=0).view_as(ids))
 

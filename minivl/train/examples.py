@@ -11,6 +11,8 @@ no loss ever teaches the model to ask its own questions. Whoever makes examples 
     labels      [T], [B, T]              int64     the token itself where it is to be said, else IGNORED
     pixels      [patches, 3·2·14·14]     float32   None where there is no picture and no video
     grids       [pictures, 3]            int64     likewise
+    vectors     [cells, D]               float     instead of pixels: what frozen eyes have made of them; see encoded.py
+    cells       [cells, labels]          int64     what is in each cell of the pictures; only layout.py asks for it
     mask        [B, T]                   bool      True where a token is real; a batch is filled up on the left
 """
 
@@ -39,6 +41,8 @@ class Example:
     labels: Tensor
     pixels: Tensor | None = None
     grids: Tensor | None = None
+    vectors: Tensor | None = None
+    cells: Tensor | None = None
 
     def __post_init__(self):
         T = len(self.ids)
@@ -49,8 +53,13 @@ class Example:
                 raise ValueError(
                     f"an example's {name} is {x.dtype} {list(x.shape)}; it should be int64 {list(shape)}, as ids"
                 )
-        if (self.pixels is None) != (self.grids is None):
-            raise ValueError("an example's pixels and grids belong together; give both, or neither")
+        if self.pixels is not None and self.vectors is not None:
+            raise ValueError("an example has both pixels and vectors; give its pictures' pixels, or their vectors")
+        if (self.pixels is None and self.vectors is None) != (self.grids is None):
+            raise ValueError("an example's pixels and grids belong together, and so do vectors and grids; give both")
+        if self.vectors is not None and (self.vectors.ndim != 2 or not self.vectors.is_floating_point()):
+            found = f"{self.vectors.dtype} {list(self.vectors.shape)}"
+            raise ValueError(f"an example's vectors is {found}; it should be floating-point [cells, D]")
         said = self.labels != IGNORED
         if (self.labels[said] != self.ids[said]).any():
             raise ValueError("an example's labels differ from its ids; a label is the token itself, or IGNORED")
@@ -67,6 +76,8 @@ class Batch:
     grids: Tensor | None
     mask: Tensor
     padded: bool  # known here, since to look at the mask would make a GPU wait
+    vectors: Tensor | None = None
+    cells: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,7 +85,7 @@ class Batch:
     @property
     def arguments(self) -> dict[str, Tensor | None]:
         """For the model's call. A mask of True only is left out: without it the layers have less to do."""
-        names = ("positions", "pixels", "grids")
+        names = ("positions", "pixels", "grids", "vectors")
         return {name: getattr(self, name) for name in names} | {"mask": self.padding_mask}
 
     @property
@@ -159,7 +170,13 @@ def collate(examples: Sequence[Example], config: Config) -> Batch:
         real = slice(T - len(example.ids), T)
         ids[row, real], labels[row, real] = example.ids, example.labels
         positions[:, row, real], mask[row, real] = example.positions, True
-    seen = [example for example in examples if example.pixels is not None]
-    pixels = torch.cat([example.pixels for example in seen]) if seen else None
-    grids = torch.cat([example.grids for example in seen]) if seen else None
-    return Batch(ids, positions, labels, pixels, grids, mask, padded=not bool(mask.all()))
+    pixels, grids, vectors, cells = (joined(examples, name) for name in ("pixels", "grids", "vectors", "cells"))
+    if pixels is not None and vectors is not None:
+        raise ValueError("a batch has rows with pixels and rows with vectors; all its pictures should come in one form")
+    return Batch(ids, positions, labels, pixels, grids, mask, padded=not bool(mask.all()), vectors=vectors, cells=cells)
+
+
+def joined(examples: Sequence[Example], name: str) -> Tensor | None:
+    """What the examples have under this name, one after another; None where none of them has any."""
+    found = [x for example in examples if (x := getattr(example, name)) is not None]
+    return torch.cat(found) if found else None

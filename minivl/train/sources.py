@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..ops import checks
 from ..processor import Processor
 from .examples import Example, example_of
 from .stream_examples import stream_example
@@ -62,26 +63,47 @@ class Conversations:
         self.description = f"conversations of {samples!r}"
 
     def __getitem__(self, number: int) -> Example:
-        sample = self.samples[number]
+        return self.example(self.samples[number])
+
+    def example(self, sample) -> Example:
         return example_of(self.processor, [*sample.messages, {"role": "assistant", "content": sample.answer}])
 
 
 class Streams:
-    """Streams by number, each with `frames` and the `questions` that are asked at its end, one after another."""
+    """Streams by number, each with `frames` and the `questions` that are asked at its end, one after another.
 
-    def __init__(self, streams, processor: Processor, *, size: tuple[int, int]):
-        self.streams, self.processor, self.size = streams, processor, size
-        self.description = f"streams of {streams!r} at {size}"
+    `questions`: how many of them, from the first on; all where it is not said.
+    """
+
+    def __init__(self, streams, processor: Processor, *, size: tuple[int, int], questions: int | None = None):
+        self.streams, self.processor, self.size, self.questions = streams, processor, size, first_ones(questions)
+        self.description = f"streams of {streams!r} at {size}{asking(questions)}"
 
     def __getitem__(self, number: int) -> Example:
         stream = self.streams[number]
         frames = ((frame.picture.image, frame.seconds) for frame in stream.frames)
-        messages = [
-            message
-            for asked in stream.questions
-            for message in (*asked.messages, {"role": "assistant", "content": asked.answer})
-        ]
-        return stream_example(self.processor, frames, messages, size=self.size)
+        return stream_example(self.processor, frames, exchanges(stream, self.questions), size=self.size)
+
+
+def exchanges(stream, questions: int | None) -> list[dict]:
+    """The conversation at a stream's end: its first questions, each with its answer."""
+    return [
+        message
+        for asked in stream.questions[:questions]
+        for message in (*asked.messages, {"role": "assistant", "content": asked.answer})
+    ]
+
+
+def first_ones(questions: int | None) -> int | None:
+    """How many of a stream's questions are asked; None of all."""
+    if questions is not None:
+        checks.positive("questions", questions)
+    return questions
+
+
+def asking(questions: int | None) -> str:
+    """For a source's description."""
+    return "" if questions is None else f", the first {questions} of their questions"
 
 
 def described(source) -> str:
