@@ -76,9 +76,11 @@ def write_fake(
     layout: str = "new",
     dtype: torch.dtype = torch.bfloat16,
     shards: int = 1,
+    tokenizer: bytes | None = None,
     wrote: Callable[[int], object] = lambda nbytes: None,
 ) -> None:
-    """Write a whole checkpoint's folder: weights, config.json, tokenizer.json and preprocessor_config.json."""
+    """Write a whole checkpoint's folder: weights, config.json, preprocessor_config.json and a tokenizer.json, the
+    made-up one or a given one."""
     specs = {LAYOUTS[layout](name): spec for name, spec in specs_of(config, dtype).items()}
     patches = {
         "patch_size": config.vision.patch_size,
@@ -87,7 +89,7 @@ def write_fake(
     }
     beside = {
         "config.json": config_json(config, dtype),
-        "tokenizer.json": fake_tokenizer(config.bos_token_id),
+        "tokenizer.json": fake_tokenizer(config.bos_token_id) if tokenizer is None else tokenizer,
         "preprocessor_config.json": json.dumps(PICTURES | patches, indent=2).encode(),
     }
     write(

@@ -1,8 +1,8 @@
 """What a stage minimises, as modules: a batch in, a sum of losses out, and how many units the sum is over.
 
-An objective holds the student as its only submodule, so that whatever spreads a module over processes sees one forward
-pass and the student's parameters; the teacher is out of its sight. The step's loss is the sum over all its batches of
-`objective(batch)` divided by the sum of `objective.units(batch)`.
+An objective's submodules are the student and what learns `beside` it and is dropped at the end, so that whatever
+spreads a module over processes sees one forward pass and all that learns; the teacher is out of its sight. The step's
+loss is the sum over all its batches of `objective(batch)` divided by the sum of `objective.units(batch)`.
 
     stage 1a   LayerDistillation    per layer, on the teacher's own input to that layer; mean over layers, × factor
     stage 1b   LogitDistillation    KL(teacher ‖ student) of every next word
@@ -24,6 +24,7 @@ class Objective(nn.Module):
     def __init__(self, student: InfiniteVL, teacher: InfiniteVL | None = None):
         super().__init__()
         self.student = student
+        self.beside: nn.Module | None = None
         self._unseen = (teacher,)  # in a tuple, a module is no submodule: it is neither saved nor spread nor trained
         if teacher is not None:
             if any(parameter.requires_grad for parameter in teacher.parameters()):
@@ -39,6 +40,10 @@ class Objective(nn.Module):
     @property
     def teacher(self) -> InfiniteVL | None:
         return self._unseen[0]
+
+    def described(self) -> str:
+        """What must be the same for a run to go on."""
+        return type(self).__name__
 
     def units(self, batch: Batch) -> int:
         """What the sum of this batch is divided by, once all batches of a step are summed."""

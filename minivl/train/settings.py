@@ -13,6 +13,7 @@ class Settings:
     steps: int
     batch: int = 64  # examples a step, of all processes together
     at_once: int = 1  # examples in one pass of one process
+    tokens_at_once: int | None = None  # instead: as many as fit into so many tokens, those of similar length together
     learning_rate: float = 2e-4
     warmup: float = 0.05  # share of the steps
     weight_decay: float = 0.01
@@ -29,6 +30,12 @@ class Settings:
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ValueError(f"{name} is {number!r}; it should be a whole number of at least 1")
+        if self.tokens_at_once is not None:
+            tokens = self.tokens_at_once
+            if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+                raise ValueError(f"tokens_at_once is {tokens!r}; it should be a whole number of at least 1, or None")
+            if self.spread == "fsdp":  # it gathers weights in each pass, so all processes must have as many
+                raise ValueError('tokens_at_once is for spread="ddp"; with "fsdp" passes are told by at_once')
         for name, most in {"learning_rate": math.inf, "weight_decay": math.inf, "clip": math.inf, "warmup": 1}.items():
             number = getattr(self, name)
             if not isinstance(number, int | float) or not 0 <= number <= most:
@@ -46,7 +53,7 @@ class Settings:
         return self.batch // (self.at_once * processes)
 
 
-FREE = ("at_once", "recompute", "spread", "workers", "save_every")  # they change nothing but rounding
+FREE = ("at_once", "tokens_at_once", "recompute", "spread", "workers", "save_every")  # they change nothing but rounding
 
 # The paper's, by stage; its other settings are the defaults above.
 PAPER = {

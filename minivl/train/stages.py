@@ -169,7 +169,7 @@ def _run(
         if group.first and not quiet:
             print(f"{stage}\n{freezing.told(counts)}")
         learnt = objective(student)
-        identity["objective"] = type(learnt).__name__
+        identity["objective"] = learnt.described()
         train(
             learnt, data, out, settings,
             group=group, identity=identity, label=stage, quiet=quiet, stepped=stepped,

@@ -18,7 +18,7 @@ from torch import nn
 from . import not_finite
 from .distributed import Processes, gradients_wait, spread
 from .examples import Batch
-from .feeding import loader
+from .feeding import loader, next_step
 from .freezing import learning
 from .memory_saving import autocast, recompute, widen
 from .objectives import Objective
@@ -49,10 +49,13 @@ def train(
     `data[number]` is an Example that depends on the number only, for numbers from 0 without end. `identity` is what
     else must be the same for a run to go on.
     """
-    passes_a_step, device = settings.passes(group.count), objective.student.device
+    settings.passes(group.count)  # or they can't be made
+    device = objective.student.device
     casts = settings.bf16 if settings.bf16 is not None else device.type == "cuda"
     passes = prepared(objective, settings, group, casts)
     learns = learning(objective.student)
+    if objective.beside is not None:
+        learns |= {f"beside.{name}": x for name, x in objective.beside.named_parameters()}
     optimiser = adamw(learns, weight_decay=settings.weight_decay)
     seed_all(settings.seed)
     held = {name: value for name, value in dataclasses.asdict(settings).items() if name not in FREE}
@@ -63,13 +66,13 @@ def train(
 
     log = Log(out / LOG, done=done) if group.first else None
     quiet = quiet or not group.first
-    batches = iter(loader(data, objective.student.config, settings, group, done))
+    made = iter(loader(data, objective.student.config, settings, group, done))
     warm = warm_steps(settings.steps, settings.warmup)
     steps = bar(range(done, settings.steps), done=done, total=settings.steps, label=label, quiet=quiet)
     try:
         for step in steps:
             began = time.perf_counter()
-            some = [next(batches) for _ in range(passes_a_step)]
+            some = next_step(made, settings, group)
             loss, units = gradients(objective, passes, some, settings, group, casts)
             fill_gradients(learns.values())
             length = gradient_length(learns.values())

@@ -1,0 +1,108 @@
+"""Eyes are taught with dense help: what is in each cell of a picture, as its renderer knows it.
+
+An answer of eight characters says little about why it was wrong. So before anybody answers, a linear map of each cell's
+vector, which is dropped at the end, is asked for the class of the cell's four patches, for those of the up to four
+things whose middles it holds, and for the patches' mean colours. All that questions are about is in these.
+
+    loss = Σ_cells mean over 8 labels of cross-entropy + mean over 4 · 3 levels of (level − true level)²
+
+    code        shape                  dtype   what
+    cells       [cells, 8]             int64   classes of a cell's patches, row by row, and of its slots; see drawing.py
+    vectors     [cells, D]             float   what the tower makes of each cell
+    levels      [cells, 4 · 3]         float   mean red, green and blue of its patches, as the tower is given them
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from ..checkpoint import load_model, save_model
+from ..model import InfiniteVL
+from .drawing import CELL, LABELS, PATCH, SLOTS, Picture
+from .encoded import with_vectors
+from .examples import Batch, Example
+from .objectives import Objective
+from .sources import Conversations, Streams
+
+SIDE = CELL // PATCH  # patches to a cell
+EACH = SIDE**2 + SLOTS  # labels to a cell
+
+
+def cells_of(pictures: Sequence[Picture]) -> Tensor:
+    """All cells of these pictures, in the order of the tower's vectors."""
+    rows = []
+    for picture in pictures:
+        patches = rearrange(picture.layout, "(r i) (c j) -> (r c) (i j)", i=SIDE, j=SIDE)
+        rows.append(np.concatenate([patches, rearrange(picture.slots, "r c slots -> (r c) slots")], axis=1))
+    return torch.from_numpy(np.concatenate(rows).astype(np.int64))
+
+
+class DrawnConversations(Conversations):
+    """Conversations whose pictures' cells are known."""
+
+    def example(self, sample) -> Example:
+        return replace(super().example(sample), cells=cells_of(sample.pictures))
+
+
+class DrawnStreams(Streams):
+    """Streams whose frames' cells are known."""
+
+    def __getitem__(self, number: int) -> Example:
+        frames = [frame.picture for frame in self.streams[number].frames]
+        return replace(super().__getitem__(number), cells=cells_of(frames))
+
+
+class Layout(Objective):
+    """Only the tower is run."""
+
+    per = "cell"
+
+    def __init__(self, student: InfiniteVL):
+        super().__init__(student)
+        width, levels = student.config.vision.out_hidden_size, SIDE**2 * student.config.vision.in_channels
+        self.runs = [EACH * len(LABELS), levels]
+        self.beside = nn.Linear(width, sum(self.runs), device=student.device)
+        nn.init.zeros_(self.beside.weight)
+        nn.init.zeros_(self.beside.bias)
+
+    def reaches(self, name: str) -> bool:
+        return name.startswith("model.visual.")
+
+    def units(self, batch: Batch) -> int:
+        if batch.cells is None:
+            raise ValueError("the batch's pictures have no cells; their examples should come from DrawnConversations")
+        return len(batch.cells)
+
+    def forward(self, batch: Batch) -> Tensor:
+        eyes = self.student.model.visual
+        classes, levels = self.beside(eyes(batch.pixels, batch.grids)).float().split(self.runs, dim=-1)
+        dense = F.cross_entropy(classes.reshape(-1, len(LABELS)), batch.cells.flatten(), reduction="sum") / EACH
+        true = reduce(
+            batch.pixels, "(cells i) (channels rest) -> cells (i channels)", "mean",
+            i=SIDE**2, channels=eyes.config.in_channels,
+        )  # fmt: skip
+        return dense + F.mse_loss(levels, true, reduction="sum") / self.runs[1]
+
+
+@torch.no_grad()
+def settled(eyes: Path, out: Path, drawn, *, examples: int = 256, device: str | None = None) -> Path:
+    """A checkpoint whose eyes speak as evenly as words do: vectors of mean 0 and of deviation 1, over many pictures.
+
+    The loss above leaves both open. Vectors that share a large part drown what tells them apart, and the decoder then
+    learns next to nothing. The tower's last layer is linear, so that shift and scale go into its weights.
+    """
+    model = load_model(eyes, device=device)
+    seen = torch.cat([example.vectors for example in with_vectors(model, [drawn[at] for at in range(examples)])])
+    mean = seen.mean(0)
+    last = model.model.visual.merger.mlp[-1]
+    last.bias.sub_(mean.to(last.bias))
+    for x in (last.weight, last.bias):
+        x.div_((seen - mean).square().mean().sqrt().to(x))
+    save_model(model, out, processor_from=eyes)
+    return out

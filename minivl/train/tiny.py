@@ -1,0 +1,170 @@
+"""The tiny model from nothing: eyes, a teacher with full attention, and the paper's stages that make a student of it.
+
+    eyes           the vision tower alone: what is in each cell of a picture; see layout.py
+    teacher        full attention in every layer: answers about pictures and about streams
+    layers    1a   each Gated DeltaNet layer learns what the teacher's layer does
+    logits    1b   the student learns what the teacher says
+    tuning    2    answers, on the same data
+    long      3    answers about streams whose facts lie far outside the window, through adapters
+
+Every stage is the one that a large model would go through (stages.py); what is the tiny model's own are the data and a
+budget. No eyes learn after the first stage, so that all pictures and frames are looked at once and kept. What a run
+that was killed had reached is found again, stage by stage.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import load_model
+from ..processor import Processor, load_processor
+from . import stages
+from .encoded import EncodedStreams, encoded
+from .freezing import LEARNS
+from .handing_over import RESULT, digest
+from .kept import kept
+from .layout import DrawnConversations, DrawnStreams, Layout, settled
+from .settings import Settings
+from .sources import Conversations, Mixed, Shuffled
+from .tiny_model import write_start
+from .tiny_streams import StreamSettings, TinyStreams
+from .tiny_world import KINDS, TinyWorld
+
+STAGES = ("eyes", "teacher", "layers", "logits", "tuning", "long")
+SHARES = dict.fromkeys(KINDS, 1.0) | {"reading": 4.0, "lines": 2.0}  # the hardest most often
+EYES = ("eyes", "merger")
+NOT_EYES = tuple(part for part in LEARNS["teacher"] if part not in EYES)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one stage gets: steps, examples a step, and the highest learning rate."""
+
+    steps: int
+    batch: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each stage gets, and what is the same for all."""
+
+    stages: dict[str, Share]
+    pictures: int  # examples with pictures that are kept for the stages after the first
+    looks: int  # pictures of each fact
+    streams: float  # their share of the examples
+    middle: int  # tokens between a fact and its question, at most
+    long: int  # the same in the last stage
+    tokens_at_once: int
+    rank: int = 16
+    workers: int = 0
+
+    def settings(self, stage: str, seed: int) -> Settings:
+        own = self.stages[stage]
+        return Settings(
+            steps=own.steps,
+            learning_rate=own.rate,
+            batch=own.batch,
+            tokens_at_once=self.tokens_at_once,
+            workers=self.workers,
+            seed=seed,
+            save_every=500,
+        )
+
+
+# On a GPU the shipped weights; on two CPU cores what fits into three quarters of an hour.
+GPU = Budget(
+    {
+        "eyes": Share(4000, 256, 2e-3),
+        "teacher": Share(1600, 512, 2e-3),
+        "layers": Share(200, 512, 2e-3),
+        "logits": Share(500, 512, 2e-3),
+        "tuning": Share(1500, 512, 1e-3),
+        "long": Share(300, 128, 1e-3),
+    },
+    pictures=200_000,
+    looks=8,
+    streams=0.5,
+    middle=1024,
+    long=4096,
+    tokens_at_once=1 << 17,
+)
+CPU = Budget(
+    {
+        "eyes": Share(4000, 24, 1.5e-3),
+        "teacher": Share(2000, 16, 1.5e-3),
+        "layers": Share(150, 16, 1e-3),
+        "logits": Share(300, 16, 1e-3),
+        "tuning": Share(900, 16, 1e-3),
+        "long": Share(60, 8, 1e-3),
+    },
+    pictures=16_000,
+    looks=2,
+    streams=0.3,
+    middle=256,
+    long=1024,
+    tokens_at_once=1 << 10,
+    workers=1,
+)
+
+
+def train(out: Path, budget: Budget, *, seed: int = 0, device: str | None = None, quiet: bool = False) -> Path:
+    """All stages, or what is left of them; the folder of the last one's result."""
+    start = out / "start"
+    if not (start / "model.safetensors").is_file():
+        start.mkdir(parents=True, exist_ok=True)
+        write_start(start, seed=seed)
+    processor = load_processor(start)
+    options = {"device": device, "quiet": quiet}
+    stage = {name: (out / name, budget.settings(name, seed)) for name in STAGES}
+
+    drawn = drawn_pictures(processor, seed)
+    stages.teach(start, drawn, *stage["eyes"], objective=Layout, learns=EYES, **options)
+    eyes = settled(out / "eyes" / RESULT, out / "settled", drawn, device=device)
+    seen = Seen(eyes, processor, budget, seed=seed, device=device)
+    middle = seen.examples(budget.middle)
+    stages.teach(eyes, middle, *stage["teacher"], learns=NOT_EYES, **options)
+    stages.distil_layers(out / "teacher", middle, *stage["layers"], **options)
+    stages.distil_logits(out / "layers", out / "teacher", middle, *stage["logits"], **options)
+    stages.tune(out / "logits", middle, *stage["tuning"], **options)
+    far = seen.examples(budget.long)
+    return stages.tune_long(out / "tuning", far, *stage["long"], rank=budget.rank, **options).folder
+
+
+def drawn_pictures(processor: Processor, seed: int) -> Mixed:
+    """For the eyes: pictures, and frames of short streams, with the renderer's knowledge of each cell."""
+    short = StreamSettings(distance=(0, 64), lead=(0, 32), facts=2, rewrites=1, looks=1, others=256)
+    streams = DrawnStreams(TinyStreams("train", seed, short), processor, size=short.frame)
+    world = DrawnConversations(TinyWorld("train", seed, SHARES), processor)
+    return Mixed([(0.85, world), (0.15, streams)], seed=seed)
+
+
+class Seen:
+    """What the eyes of a checkpoint have seen: pictures with questions, and a pool of frames."""
+
+    def __init__(self, eyes: Path, processor: Processor, budget: Budget, *, seed: int, device: str | None):
+        self.processor, self.budget, self.seed = processor, budget, seed
+        self.settings = StreamSettings(looks=budget.looks)
+        model = load_model(eyes, device=device)
+        self.vectors = encoded(model, processor, TinyStreams("train", seed, self.settings).pool)
+        world = Conversations(TinyWorld("train", seed, SHARES), processor)
+        made = kept(model, world, budget.pictures, workers=budget.workers)
+        self.pictures = Shuffled(made, seed=seed, description=f"{world.description}, seen by {digest(eyes)}")
+
+    def examples(self, distance: int) -> Mixed:
+        """Pictures, and streams whose facts lie up to so many tokens back."""
+        settings = dataclasses.replace(self.settings, distance=(0, distance), lead=(0, distance // 4))
+        watched = EncodedStreams(TinyStreams("train", self.seed, settings), self.processor, self.vectors)
+        share = self.budget.streams
+        return Mixed([(1 - share, self.pictures), (share, watched)], seed=self.seed)
+
+
+def pick(device: str | None) -> Budget:
+    """The budget for this device, and as many processes to draw as there are cores."""
+    cores = os.cpu_count() or 1
+    if (device is not None and not device.startswith("cuda")) or not torch.cuda.is_available():
+        return CPU
+    return dataclasses.replace(GPU, workers=max(1, cores - 2))
