@@ -15,13 +15,15 @@ import sys
 from .commands.faults import FAULTS, memory_told
 
 COMMANDS = {
-    "demo": ("minivl.demo", "climb the ladder, then stream through a small block with random weights"),
+    "demo": ("minivl.demo", "a small trained model watches and answers; with --ladder, the ops it is built from"),
     "chat": ("minivl.commands.chat", "ask about pictures and videos, once or in a conversation"),
     "stream": ("minivl.commands.stream", "watch a video, a camera or pictures, and answer questions meanwhile"),
     "eval": ("minivl.commands.evaluate", "answer a file of questions and score the answers"),
     "fake-checkpoint": ("minivl.commands.fake_checkpoint", "write a checkpoint of the released form, random weights"),
     "verify": ("minivl.commands.verify", "check a checkpoint's files, layers and numbers; ends in a verdict"),
     "bench": ("minivl.bench", "measure the ops on this machine"),
+    "train": ("minivl.commands.train", "train a stage on your own data, the tiny model, or the paper's claims"),
+    "assignment": ("minivl.commands.assignment", "make, pack and grade the course's assignments"),
 }
 
 USER_FAULTS = (*FAULTS, ImportError)

@@ -62,7 +62,9 @@ def test_every_command_has_help(capsys, words):
         (["bench", "ops", "--tokens", "12,x"], "12,x"),
         (["bench", "ops", "--tokens", "0"], "--tokens"),
         (["bench", "ops", "--tokens", ""], "--tokens"),
-        (["demo", "--tokens", "many"], "many"),
+        (["demo", "--ladder", "--tokens", "many"], "many"),
+        (["demo", "--frames", "0"], "--frames"),
+        (["demo", "--seed", "first"], "first"),
         (["demo", "--loud"], "--loud"),
     ],
     ids=" ".join,
@@ -82,9 +84,16 @@ def test_a_command_line_that_cannot_be_read_is_exit_code_2(capsys, words, named)
         (["bench", "ops", "--quick", "--plot", "growth.txt"], ".png"),
         (["bench", "kernels", "--plot", "growth.txt"], ".png"),
         (["bench", "ops", "--quick", "--plot", "README.md/growth.png"], "README.md is not a folder"),
-        (["demo", "--tokens", "1000"], "--tokens is 1000"),
-        (["demo", "--tokens", "-256"], "--tokens is -256"),
-        (["demo", "--report", "demo.txt"], ".png"),
+        (["demo", "--ladder", "--tokens", "1000"], "--tokens is 1000"),
+        (["demo", "--ladder", "--tokens", "-256"], "--tokens is -256"),
+        (["demo", "--ladder", "--report", "demo.txt"], ".png"),
+        (["demo", "--ladder", "--report", "tests"], "tests is a folder"),
+        (["demo", "--ladder", "--frames", "100"], "--frames belongs to the demo without --ladder"),
+        (["demo", "--tokens", "65536"], "--tokens belongs to the demo with --ladder"),
+        (["demo", "--frames", "35"], "--frames is 35; it should be at least 36"),
+        (["demo", "--seed", "-1"], "seed is -1"),
+        (["demo", "--model", "nowhere"], "nowhere is not a folder"),
+        (["demo", "--report", "demo.png"], ".html"),
         (["demo", "--report", "tests"], "tests is a folder"),
     ],
     ids=" ".join,
@@ -99,7 +108,7 @@ def test_a_fault_of_the_user_is_one_line_and_exit_code_1_before_any_work(capsys,
 
 
 def test_a_fault_shows_no_traceback_to_the_shell():
-    done = run("demo", "--tokens", "7")
+    done = run("demo", "--ladder", "--tokens", "7")
     assert done.returncode == 1
     assert done.stderr.startswith("python -m minivl demo: --tokens is 7")
     assert "Traceback" not in done.stderr
@@ -121,7 +130,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
 def test_ctrl_c_leaves_with_130_and_no_traceback():
     # Where the tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
     heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    call = f"from minivl.__main__ import main; sys.exit(main(['demo', '--tokens', '{256 * 100_000}']))"
+    call = f"from minivl.__main__ import main; sys.exit(main(['demo', '--ladder', '--tokens', '{256 * 100_000}']))"
     command = [sys.executable, "-c", f"{heed}; {call}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert "demo" in process.stdout.readline()
@@ -140,7 +149,7 @@ def test_ctrl_c_leaves_with_130_and_no_traceback():
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes close differently there")
 def test_a_reader_who_has_seen_enough_is_no_error():
     pipe = subprocess.Popen(
-        [sys.executable, "-m", "minivl", "demo", "--tokens", "16384"],
+        [sys.executable, "-m", "minivl", "demo", "--ladder", "--tokens", "16384"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -150,34 +159,6 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     pipe.stderr.close()
     assert pipe.wait(timeout=60) == 141
     assert err == b""
-
-
-def test_demo_holds_and_writes_its_report(tmp_path):
-    report = tmp_path / "made" / "demo.png"
-    done = run("demo", "--tokens", "16384", "--report", str(report))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert report.read_bytes().startswith(b"\x89PNG")
-    assert "12 of 12 checks hold" in done.stdout
-    assert f"report: {report}" in done.stdout
-    assert "no language yet" in done.stdout
-
-
-def test_demo_fails_when_a_check_fails(capsys, monkeypatch, tmp_path):
-    """A chunked form that is off by one part in 100,000: the line says FAILED and the exit code is 1."""
-    from minivl import demo
-
-    honest = demo.LADDER["delta rule"]
-
-    def off(x):
-        out, state = honest.fast(x)
-        return out * 1.00001, state
-
-    broken = demo.LADDER | {"delta rule": type(honest)(honest.naive, off)}
-    monkeypatch.setattr(demo, "LADDER", broken)
-    code, out, _ = call(capsys, "demo", "--tokens", "16384", "--report", str(tmp_path / "demo.png"))
-    assert code == 1
-    assert [line for line in out.splitlines() if "FAILED" in line and "delta rule" in line]
-    assert "11 of 12 checks hold" in out
 
 
 def test_a_pipe_takes_every_character_whatever_the_system_writes_in(monkeypatch):

@@ -1,4 +1,4 @@
-"""`python -m minivl demo`: the whole ladder on a CPU in under a minute, with no network and no weights to fetch.
+"""`python -m minivl demo --ladder`: the whole ladder on a CPU in under a minute, with no weights to fetch.
 
 First each rung's fast form is held against its naive one. Then 8 keys are written 4 times each, and linear attention,
 the delta rule and the gated delta rule say what they remember. Then a stream runs through one small hybrid block: its
@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .bench.files import make_ready
-from .bench.ladder import LADDER, Inputs, relative_error
-from .bench.measure import interleaved
-from .config import DecoderConfig
-from .layers.decoder import HybridBlock
-from .ops import delta_rule, gated_delta_rule, linear_attention
-from .ops.delta_rule import unit
+from ..bench.files import make_ready
+from ..bench.ladder import LADDER, Inputs, relative_error
+from ..bench.measure import interleaved
+from ..config import DecoderConfig
+from ..layers.decoder import HybridBlock
+from ..ops import delta_rule, gated_delta_rule, linear_attention
+from ..ops.delta_rule import unit
 
 WINDOW, PIECE = 64, 256
 CONFIG = DecoderConfig(
@@ -35,13 +35,6 @@ CONFIG = DecoderConfig(
     num_linear_heads=2,
     linear_head_dim=16,
 )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokens", type=int, default=65536, metavar="N", help="length of the stream (default: 65536)")
-    parser.add_argument(
-        "--report", type=Path, default=Path("out/demo.png"), metavar="FILE.png", help="default: out/demo.png"
-    )
 
 
 class Checks:
@@ -177,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
     make_ready(args.report, ".png")
     start = time.perf_counter()
     torch.manual_seed(0)
-    print("MiniVL's demo: the parts of the model and what they promise. Random weights: no language yet.")
+    print("MiniVL's demo of its ladder: the parts of the model and what they promise. Random weights: no language yet.")
     check = Checks()
     climb(check)
     recalled = overwrite(check)
