@@ -112,5 +112,17 @@ def wrong(
     where: str | None = None,
 ) -> Wrong:
     """A row of the table. `where` names the edited function if it is not the implementation, by module and name."""
+    return shared(name, implementation, Edit(f"ops.{where or implementation}", right, instead), claim, regime, dtype)
+
+
+def shared(
+    name: str,
+    implementation: str,
+    edit: Edit,
+    claim: Callable[[object, object], None],
+    regime: str = "wide",
+    dtype: torch.dtype = torch.float64,
+) -> Wrong:
+    """A row whose edit stands elsewhere: see editing.known."""
     rung, function = implementation.split(".")
-    return Wrong(name, rung, function, Edit(f"ops.{where or implementation}", right, instead), claim, regime, dtype)
+    return Wrong(name, rung, function, edit, claim, regime, dtype)

@@ -1,7 +1,7 @@
 """A private copy of a module of ours with one edit in it: how the tests get an implementation that is surely wrong.
 
-The edit is made in the source as it stands, so that a wrong version stays in step with the right one. The text that
-it replaces must occur exactly once in the function it names; otherwise the edit is stale, and that is an error.
+The edit is made in the source as it stands, so that a wrong version stays in step with the right one; minivl/course has
+edits, too, and those that both need stand there.
 """
 
 import functools
@@ -10,12 +10,12 @@ import inspect
 from dataclasses import dataclass
 from types import ModuleType
 
+from minivl.course import sources
+
 
 @dataclass(frozen=True)
-class Edit:
-    where: str  # a function of minivl, by module and name: "ops.delta_rule.chunked"
-    right: str
-    wrong: str
+class Edit(sources.Edit):
+    """An edit of a function of minivl, by module and name: "ops.delta_rule.chunked"."""
 
     @property
     def module(self) -> str:
@@ -23,17 +23,18 @@ class Edit:
         return next(name for name in (self.where.rsplit(".", n)[0] for n in (1, 2)) if find_module(name))
 
     def source(self) -> str:
-        """The module's whole source, edited."""
-        module = find_module(self.module)
-        function = module
-        for name in self.where.removeprefix(self.module + ".").split("."):
-            function = getattr(function, name)
-            function = getattr(function, "fget", function)  # of a property
-        segment = inspect.getsource(function)
-        count = segment.count(self.right)
-        if count != 1:
-            raise LookupError(f"{self.where} has {self.right!r} {count} times; the edit is stale unless it is once")
-        return inspect.getsource(module).replace(segment, segment.replace(self.right, self.wrong))
+        """The module's whole source, edited; text that does not stand there exactly once is an error."""
+        path = f"minivl/{self.module.replace('.', '/')}.py"
+        return sources.edited(sources.read((path,)), self)[path]
+
+
+def known(number: str, name: str) -> Edit:
+    """The edit of a mistake that the course knows: a task's number, and the mistake's name there."""
+    from minivl.course.manifest import ASSIGNMENTS
+
+    tasks = {task.number: task for assignment in ASSIGNMENTS.values() for task in assignment.tasks}
+    (edit,) = next(mistake.edits for mistake in tasks[number].mistakes if mistake.name == name)
+    return Edit(edit.where, edit.right, edit.wrong)
 
 
 def find_module(name: str) -> ModuleType | None:

@@ -6,7 +6,7 @@ import torch
 
 from . import layer_claims, rotary_claims
 from .catching import Rung, Wrong
-from .editing import Edit
+from .editing import Edit, known
 from .layer_claims import LayerCase
 from .rotary_claims import RotaryCase
 
@@ -70,34 +70,31 @@ LAYER_RUNGS = {
 
 
 def wrong(name: str, rung: str, where: str, right: str, instead: str, claim, regime: str = "1 + 3") -> Wrong:
-    implementation = "turn" if rung == "rotary" else "block"
-    return Wrong(name, rung, implementation, Edit(where, right, instead), claim, regime)
+    return shared(name, rung, Edit(where, right, instead), claim, regime)
+
+
+def shared(name: str, rung: str, edit: Edit, claim, regime: str = "1 + 3") -> Wrong:
+    """A row whose edit stands elsewhere: see editing.known."""
+    return Wrong(name, rung, "turn" if rung == "rotary" else "block", edit, claim, regime)
 
 
 WRONG_LAYERS = (
-    wrong("the axes of M-RoPE are swapped", "rotary", "ops.rotary.mrope",
-          "zip(positions, sections", "zip(positions[[0, 2, 1]], sections", PLANES, "near"),
-    wrong("it turns the other way", "rotary", "ops.rotary.half_turn", "[-b, a]", "[b, -a]", PLANES, "near"),
-    wrong("pairs are neighbours instead of halves", "rotary", "ops.rotary.half_turn",
-          "x.chunk(2, dim=-1)", "x[..., ::2], x[..., 1::2]", PLANES, "near"),
-    wrong("the frequencies take K/2 for K", "rotary", "ops.rotary.mrope",
-          "device=positions.device) / width)", "device=positions.device) / (width // 2))", PLANES, "near"),
+    shared("the axes of M-RoPE are swapped", "rotary", known("4.3", "height and width are swapped"), PLANES, "near"),
+    shared("it turns the other way", "rotary", known("4.3", "it turns the other way"), PLANES, "near"),
+    shared("pairs are neighbours instead of halves", "rotary", known("4.3", "pairs are neighbours"), PLANES, "near"),
+    shared("the frequencies take K/2 for K", "rotary", known("4.3", "the frequencies take K/2 for K"), PLANES, "near"),
     wrong("the angles are made in float32", "rotary", "ops.rotary.mrope",
           "else torch.float64", "else torch.float32", PLANES, "far"),
-    wrong("keys are not normalised", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.rule",
-          "normalize_qk=True", "normalize_qk=False", LINEAR),
-    wrong("the scale is applied twice", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.rule",
-          "q.shape[-1] ** -0.5", "q.shape[-1] ** -1.0", LINEAR),
+    shared("keys are not normalised", "gated_deltanet", known("4.2", "keys are not normalised"), LINEAR),
+    shared("the scale is applied twice", "gated_deltanet", known("4.2", "the scale is applied twice"), LINEAR),
     wrong("softplus is missing", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.gates",
           "F.softplus(", "torch.exp(", LINEAR),
-    wrong("β is not brought between 0 and 1", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.gates",
-          ".sigmoid()", "", LINEAR, "1 + 3, delta"),
-    wrong("the SiLU after the convolution is missing", "gated_deltanet", "layers.gated_deltanet.ShortConv.forward",
-          "F.silu(out)", "out", LINEAR),
-    wrong("q continues with k's tail", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
-          "self.q_proj(x), tails[0]", "self.q_proj(x), tails[1]", SPLIT),
-    wrong("the state is not handed on", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
-          "None if memory is None else memory.start()", "None", SPLIT),
+    shared("β is not brought between 0 and 1", "gated_deltanet",
+          known("4.2", "β is not squashed"), LINEAR, "1 + 3, delta"),
+    shared("the SiLU after the convolution is missing", "gated_deltanet",
+          known("4.2", "the SiLU after the convolution is missing"), LINEAR),
+    shared("q continues with k's tail", "gated_deltanet", known("4.2", "q continues with k's tail"), SPLIT),
+    shared("the state is not handed on", "gated_deltanet", known("4.2", "the state is not handed on"), SPLIT),
     wrong("padding makes the state decay", "gated_deltanet", "layers.gated_deltanet.GatedDeltaNet.mix",
           "{name: gate.masked_fill(padding[..., None], 0) for name, gate in gates.items()}", "gates",
           REMEMBERS, "1 + 3, right"),
@@ -105,13 +102,11 @@ WRONG_LAYERS = (
           "k.masked_fill(padding[..., None, None], 0)", "k", REMEMBERS, "linear only, linear"),
     wrong("the tails end in padding", "gated_deltanet", "layers.gated_deltanet.ShortConv.forward",
           "tail.to(x.dtype), lengths=lengths", "tail.to(x.dtype), lengths=None", REMEMBERS, "1 + 3, right"),
-    wrong("keys are stored before they are turned", "window_attention",
-          "layers.window_attention.WindowAttention.mix",
-          "q, k = rotate(q, cos, sin), rotate(k, cos, sin)", "q = rotate(q, cos, sin)", ATTENTION),
-    wrong("each call turns from its own start", "window_attention", "layers.window_attention.WindowAttention.mix",
-          "mrope(positions,", "mrope(positions - positions[:, :, :1],", SPLIT),
-    wrong("the axes of M-RoPE are swapped", "window_attention", "ops.rotary.mrope",
-          "zip(positions, sections", "zip(positions[[1, 0, 2]], sections", ATTENTION),
+    shared("keys are stored before they are turned", "window_attention",
+          known("4.3", "keys are stored before they are turned"), ATTENTION),
+    shared("each call turns from its own start", "window_attention",
+          known("4.3", "each call turns from its own start"), SPLIT),
+    shared("the axes of M-RoPE are swapped", "window_attention", known("4.3", "the axes are swapped"), ATTENTION),
     wrong("full attention slides", "window_attention", "layers.window_attention.WindowAttention.mix",
           "self.window or max(1, x.shape[1])", "self.config.sliding_window", ATTENTION, "teacher"),
     wrong("padding is written into the ring", "window_attention", "layers.window_attention.WindowAttention.mix",
@@ -123,24 +118,21 @@ WRONG_LAYERS = (
     wrong("the gate is applied in half precision", "norm", "layers.norm.GatedRMSNorm.forward",
           "* F.silu(gate.to(normed.dtype))).to(x.dtype)", ").to(x.dtype) * F.silu(gate)",
           layer_claims.a_gated_norm_stays_in_float32_until_its_end),
-    wrong("the gate comes before the norm", "norm", "layers.norm.GatedRMSNorm.forward",
-          "unit_mean_square(x, self.eps)", "unit_mean_square(x * F.silu(gate), self.eps) / F.silu(gate)", LINEAR),
+    shared("the gate comes before the norm", "norm", known("4.2", "the gate comes before the norm"), LINEAR),
     wrong("padding's NaN gets into the mixer", "mixer", "layers.mixer.Mixer.forward",
           "x.masked_fill(~mask[..., None], 0)", "x", REMEMBERS),
     wrong("positions stay where the padding was", "mixer", "layers.mixer.Mixer.forward",
           "positions.gather(2, order.expand_as(positions))", "positions", ROWS),
     wrong("tokens are not moved back", "mixer", "layers.mixer.Mixer.forward",
           "torch.zeros_like(out).scatter(1, back, out)", "out", ROWS),
-    wrong("the residual is missing", "decoder", "layers.decoder.DecoderLayer.forward",
-          "x + self.self_attn(", "self.self_attn(", BLOCK),
+    shared("the residual is missing", "decoder", known("4.3", "the first residual is missing"), BLOCK),
     wrong("positions start over with each call", "decoder", "layers.decoder.HybridBlock.forward",
           "memory.next_position if memory is not None else", "", DECODING),
     wrong("positions count padding", "decoder", "ops.rotary.text_positions",
           "mask.cumsum(1) - 1", "torch.arange(T, device=start.device)", REMEMBERS),
     wrong("a clone shares its tensors", "memory", "memory.Memory.clone", "copy.deepcopy", "copy.copy",
           layer_claims.a_clone_never_touches_its_source),
-    wrong("slot positions are not resumed", "memory", "memory.Memory.resume",
-          "x.copy_(tensors[name])", 'x.copy_(x if "positions" in name else tensors[name])', RESUMED),
+    shared("slot positions are not resumed", "memory", known("3.4", "slot positions are not resumed"), RESUMED),
     wrong("a tail is not stored", "memory", "memory.LinearState.store", "self.q_tail.copy_(q_tail)", "pass", SPLIT),
     wrong("padding counts as seen", "memory", "memory.Memory.advance",
           "+= mask.sum(1)", "+= mask.shape[1]", REMEMBERS),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from . import train_claims
-from .editing import Edit, edited, find_module
+from .editing import Edit, edited, find_module, known
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,12 @@ class WrongTraining:
 
 
 def wrong(name: str, where: str, right: str, instead: str, claim: str) -> WrongTraining:
-    return WrongTraining(name, Edit(f"train.{where}", right, instead), getattr(train_claims, claim))
+    return shared(name, Edit(f"train.{where}", right, instead), claim)
+
+
+def shared(name: str, edit: Edit, claim: str) -> WrongTraining:
+    """A row whose edit stands elsewhere: see editing.known."""
+    return WrongTraining(name, edit, getattr(train_claims, claim))
 
 
 KL = "the_divergence_is_teacher_times_log_of_teacher_over_student"
@@ -42,33 +47,25 @@ START = "a_linear_layer_starts_as_the_released_training_starts_it"
 PARTS = "each_stage_learns_its_own_parts"
 
 WRONG_TRAINING = (
-    wrong("the divergence is reversed", "losses.divergence", "log_p.exp() * (log_p - log_q)",
-          "log_q.exp() * (log_q - log_p)", KL),
+    shared("the divergence is reversed", known("6.2", "the divergence is reversed"), KL),
     wrong("the temperature is not squared", "losses.divergence", "temperature**2", "temperature", KL),
-    wrong("the temperature softens the student only", "losses.divergence", "teacher.to(wide) / temperature",
-          "teacher.to(wide)", KL),
+    shared("the temperature softens the student only", known("6.2", "only the student is softened"), KL),
     wrong("the divergence is a mean", "losses.divergence", ".sum()", ".mean()", KL),
-    wrong("channels are summed", "losses.layer_distance", ".mean(-1)", ".sum(-1)", DISTANCE),
-    wrong("padding counts in the distance", "losses.layer_distance", "if mask is None", "if True", DISTANCE),
+    shared("channels are summed", known("6.1", "channels are summed"), DISTANCE),
+    shared("padding counts in the distance", known("6.1", "padding counts in the loss"), DISTANCE),
     wrong("answers are averaged in each pass", "losses.answer_loss", 'reduction="sum"', 'reduction="mean"',
           "the_answer_loss_is_minus_the_log_of_what_the_word_got"),
     wrong("the last piece is lost", "losses.over_pieces", "zip(*(x.split(piece) for x in rows), strict=True)",
           "list(zip(*(x.split(piece) for x in rows)))[:-1]", "pieces_give_what_all_rows_give"),
-    wrong("the student is fed its own outputs", "objectives.LayerDistillation.forward", "taken = batch.padding_mask, "
-          "layers_at_work(self.teacher, batch)", "taken = batch.padding_mask, [(a, b) for (a, _), (_, b) in "
-          "zip(layers_at_work(self.student, batch), layers_at_work(self.teacher, batch), strict=True)]", OWN_INPUT),
-    wrong("a layer's error reaches the next", "objectives.LayerDistillation.forward",
-          "taken = batch.padding_mask, layers_at_work(self.teacher, batch)", "taken = batch.padding_mask, "
-          "[(a, b) for (a, _), (_, b) in zip(layers_at_work(self.student, batch), "
-          "layers_at_work(self.teacher, batch), strict=True)]", "errors_of_one_layer_do_not_reach_another"),
-    wrong("layers are summed, not averaged", "objectives.LayerDistillation.forward", " / len(layers)", "", OWN_INPUT),
-    wrong("the factor is lost", "objectives.LayerDistillation.forward", "self.factor * total", "total", OWN_INPUT),
-    wrong("layers don't know what is padding", "objectives.LayerDistillation.forward",
-          "positions=batch.positions, mask=mask", "positions=batch.positions", OWN_INPUT),
+    shared("the student is fed its own outputs", known("6.1", "the student feeds itself"), OWN_INPUT),
+    shared("a layer's error reaches the next",
+          known("6.1", "the student feeds itself"), "errors_of_one_layer_do_not_reach_another"),
+    shared("layers are summed, not averaged", known("6.1", "layers are summed"), OWN_INPUT),
+    shared("the factor is lost", known("6.1", "the factor is lost"), OWN_INPUT),
+    shared("layers don't know what is padding", known("6.1", "layers don't know what is padding"), OWN_INPUT),
     wrong("padding is distilled", "objectives.LogitDistillation.forward", "self.read(batch)[batch.mask]",
           "self.read(batch).flatten(0, 1)[: batch.mask.sum()]", LOGITS),
-    wrong("the temperature is not used", "objectives.LogitDistillation.forward", ", temperature=self.temperature", "",
-          LOGITS),
+    shared("the temperature is not used", known("6.2", "the temperature is not used"), LOGITS),
     wrong("padding counts among the tokens", "objectives.Objective.units", "int(batch.mask.sum())",
           "batch.mask.numel()", "a_batch_gives_what_its_rows_give_alone"),
     wrong("rows are counted as tokens", "objectives.LogitDistillation.units", "len(batch)", "super().units(batch)",
@@ -92,8 +89,7 @@ WRONG_TRAINING = (
     wrong("the adapter's scale is lost", "lora.Adapted.forward", "self.scale * ", "", ADAPTER),
     wrong("the scale is lost in merging", "lora.Adapted.merged", "self.scale * ", "", MERGED),
     wrong("the scale is the rank's share", "lora.Adapted.__init__", "alpha / rank", "rank / alpha", ADAPTER),
-    wrong("both halves of an adapter start at random", "lora.Adapted.__init__",
-          "torch.zeros(plain.out_features, rank, **wide)", "torch.ones(plain.out_features, rank, **wide)", MERGED),
+    shared("both halves of an adapter start at random", known("6.3", "both factors are random"), MERGED),
     wrong("merging forgets a bias", "lora.Adapted.merged", "requires_grad=self.weight.requires_grad), self.bias",
           "requires_grad=self.weight.requires_grad), None", MERGED),
     wrong("the first step has a rate of 0", "optimiser.rate", "(step + 1) / warm", "step / warm", RATE),

@@ -63,9 +63,11 @@ def blocked(q: Tensor, k: Tensor, v: Tensor, *, window: int, scale: float | None
 
 def attend(q: Tensor, k: Tensor, v: Tensor, seen_by: Tensor, scale: float | None) -> Tensor:
     """Softmax attention where `seen_by` [Tq, Tk] or [B, Tq, Tk] is True, by PyTorch's fused kernel."""
-    mask = seen_by if seen_by.ndim == 2 else seen_by[:, None]
+    mask, group = seen_by if seen_by.ndim == 2 else seen_by[:, None], q.shape[2] // k.shape[2]
+    if group > 1:  # no fused kernel of PyTorch's for GPUs takes grouped heads together with a mask
+        k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)
     heads_first = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(*heads_first, attn_mask=mask, scale=scale, enable_gqa=True).transpose(1, 2)
+    return F.scaled_dot_product_attention(*heads_first, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 def fast(q: Tensor, k: Tensor, v: Tensor) -> Callable | None:

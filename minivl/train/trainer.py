@@ -109,7 +109,8 @@ def prepared(objective: Objective, settings: Settings, group: Processes, casts: 
         )
     for model in (objective.student, objective.teacher):
         if model is not None:
-            widen(model, all_of_it=not casts or settings.spread == "fsdp")  # FSDP2 gathers numbers of one dtype
+            cut_up = settings.spread == "fsdp" and model is objective.student  # FSDP2 gathers numbers of one dtype
+            widen(model, all_of_it=not casts or cut_up)
     if settings.recompute:
         recompute(objective.student)
     return spread(objective, settings.spread, group)
