@@ -21,7 +21,8 @@ def checkpoint_folder(source: str | os.PathLike) -> Path:
             return TINY
         raise FileNotFoundError(
             "the small trained model 'tiny' is not part of the project yet; "
-            "python -m minivl train tiny makes one, python -m minivl fake-checkpoint DIR --size tiny one that knows nothing"
+            "python -m minivl train tiny makes one, "
+            "and python -m minivl fake-checkpoint DIR --size tiny one that knows nothing"
         )
     path, name = Path(source), str(source).removesuffix("/")
     if path.is_dir():

@@ -42,7 +42,8 @@ def test_settling_changes_the_last_layer_of_the_tower_and_nothing_else(places):
     old, new = (load_model(folder, device="cpu").state_dict() for folder in (start, out))
     changed = {name for name, x in old.items() if not torch.equal(x, new[name])}
     assert changed == {"model.visual.merger.mlp.2.weight", "model.visual.merger.mlp.2.bias"}
-    assert load_processor(out).tokens(["What is in box K?"], []) == load_processor(start).tokens(["What is in box K?"], [])
+    tokens = [load_processor(folder).tokens(["What is in box K?"], []) for folder in (start, out)]
+    assert tokens[0] == tokens[1]
 
 
 def test_what_a_layer_adds_at_the_start_is_shorter_than_a_word(places):
