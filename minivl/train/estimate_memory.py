@@ -7,7 +7,7 @@ weights       4 and 2           what learns, and what does not (bf16); FSDP2: 4 
 gradients     4                 of what learns; DDP sends them in buckets, as large again; FSDP2: / n
 averages      8                 AdamW's two; FSDP2: / n
 copies        2                 in bf16, of what learns: autocast keeps them through a pass
-teacher       2                 beside the student in 1a and 1b, whole in every process; FSDP2: 4
+teacher       2                 beside the student in 1a and 1b, whole in every process
 words         16 or 32          scores of one piece of tokens, and all that is made of them
 activations   a token           `kept`, and once `inside` or `scores`
 """
@@ -67,7 +67,7 @@ def held(stage: str, way: str, gpus: int, config: Config, rank: int) -> dict[str
     if way == "fsdp":
         whole_ones = 4 * (n.outside + 2 * n.largest)  # what is in no layer, the layer at work, and the next one
         own = {"weights": 4 * n.total / gpus + whole_ones, "gradients": 4 * (n.learns / gpus + n.largest_learns)}
-        return own | {"averages": 8 * n.learns / gpus, "copies": copies, "teacher": 4 * n.teacher, "words": words}
+        return own | {"averages": 8 * n.learns / gpus, "copies": copies, "teacher": 2 * n.teacher, "words": words}
     gradients = 4 * n.learns * (1 if gpus == 1 else 2)
     own = {"weights": 4 * n.learns + 2 * (n.total - n.learns), "gradients": gradients, "averages": 8 * n.learns}
     return own | {"copies": copies, "teacher": 2 * n.teacher, "words": words}
@@ -99,7 +99,7 @@ def inside(stage: str, config: Config) -> int:
 def scores(stage: str, config: Config, tokens: int) -> int:
     """Bytes of a window layer's attention, the largest block by block, if PyTorch forms its scores.
 
-    It has a kernel that does not, but none of its kernels is sure to take a mask and shared heads together.
+    It has a kernel for masks that does not, but no training on a GPU has shown yet that it is the one taken.
     """
     if stage == "layers":
         return 0  # no gradient passes a window layer
