@@ -12,7 +12,8 @@ from .tasks import Assignment, Check, Question, Task
 def rows(seed: int, T: int) -> Question:
     x = Draw(seed).normal(3, T + 5).float()
     block = 2 ** (T - 1).bit_length()
-    right = {"sums": x[:, :T].cumsum(1), "behind": torch.zeros(block), "launched": torch.tensor(1)}
+    behind = torch.zeros(x.numel() + block)  # room for what is written in wrong places
+    right = {"sums": x[:, :T].cumsum(1), "behind": behind, "launched": torch.tensor(1)}
     options = {"function": "gated_kernel.running_sum", "columns": T}
     return Question("kernel", {"x": x}, options, f"3 rows of {T} numbers, {T + 5} apart", {"expected": right})
 

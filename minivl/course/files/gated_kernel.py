@@ -32,7 +32,7 @@ def running_sum(x):
     """x [rows, T] → (sums [rows, T], what stands behind them in memory, which is no one's to change)."""
     rows, T = x.shape
     block = triton.next_power_of_2(T)
-    memory = torch.zeros(rows * T + block)
+    memory = torch.zeros(rows * T + rows * x.stride(0) + block)
     running_sum_kernel[(rows,)](x, memory, T, x.stride(0), block)
     return memory[: rows * T].view(rows, T), memory[rows * T :]
 
