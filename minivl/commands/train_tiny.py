@@ -1,4 +1,4 @@
-"""`python -m minivl train tiny`: the tiny model from nothing, what it reached, and the checkpoint that is shipped.
+"""`python -m minivl train tiny`: the tiny model from nothing, what it reached, and its checkpoint in bf16.
 
 What is scored is the copy in bf16, since that is what others load. A command that was broken off goes on where it was;
 one that had finished scores again.
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget",
         choices=QUESTIONS,
-        help="steps and batches: an hour's, or the shipped weights' (default: the device's)",
+        help="steps and batches: those for two CPU cores, or those for a GPU (default: the device's)",
     )
     parser.add_argument(
         "--questions",
