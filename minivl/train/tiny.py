@@ -17,6 +17,7 @@ found again, stage by stage.
 
 import dataclasses
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from .freezing import LEARNS
 from .handing_over import RESULT, digest
 from .kept import kept
 from .layout import DrawnConversations, DrawnStreams, Layout, settled
+from .saving import DRAFT
 from .settings import Settings
 from .sources import Conversations, Mixed, Shuffled
 from .tiny_model import write_start
@@ -121,10 +123,12 @@ CPU = Budget(
 
 def train(out: Path, budget: Budget, *, seed: int = 0, device: str | None = None, quiet: bool = False) -> Path:
     """All stages, or what is left of them; the folder of the last one's result."""
-    start = out / "start"
-    if not (start / "model.safetensors").is_file():
-        start.mkdir(parents=True, exist_ok=True)
-        write_start(start, seed=seed)
+    start, draft = out / "start", out / f"start{DRAFT}"
+    if not start.is_dir():  # whole or not at all, since a kill may come in between
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write_start(draft, seed=seed)
+        os.replace(draft, start)
     processor = load_processor(start)
     options = {"device": device, "quiet": quiet}
     stage = {name: (out / name, budget.settings(name, seed)) for name in STAGES}
