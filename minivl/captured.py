@@ -50,6 +50,11 @@ class Captured:
         return self.out
 
 
+def recording(x: Tensor) -> bool:
+    """Whether what is done to x is being recorded, so that nothing may depend on its numbers."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def recordable(memory: Memory) -> bool:
     return memory.seen.is_cuda
 

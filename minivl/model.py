@@ -19,6 +19,7 @@ the vocabulary. Parameters have the released checkpoint's names and shapes.
 import torch
 from torch import Tensor, nn
 
+from .captured import recording
 from .config import Config
 from .layers import fast
 from .layers.decoder import HybridBlock, pieces
@@ -153,12 +154,14 @@ class InfiniteVL(nn.Module):
         if pixels is not None:
             vectors = self.model.visual(pixels.to(self.dtype), grids)
         cells = 0 if vectors is None else len(vectors)
+        if vectors is not None and recording(vectors):  # nobody can look now: who records has counted
+            return vectors, pads, which_of(pads)
         if (found := int(pads.sum())) != cells:
             raise ValueError(
                 f"ids has {found} picture pads and the pictures have {cells} cells; they should be as many, "
                 f"and all pads of a picture should come in one call, together with its pixels or vectors"
             )
-        return None if vectors is None else (vectors, pads, (pads.flatten().cumsum(0) - 1).clamp(min=0).view_as(ids))
+        return None if vectors is None else (vectors, pads, which_of(pads))
 
     def score(self, x: Tensor) -> Tensor:
         """norm(x) · Eᵀ, or by a table of its own where the two are not tied."""
@@ -167,6 +170,11 @@ class InfiniteVL(nn.Module):
         if (kernels := fast.ready(decoder, x)) and fast.is_vector(kernels, self.config, x):
             return fast.matvec(kernels, x, table, norm=decoder.norm)
         return fast.product(decoder.norm(x), table)
+
+
+def which_of(pads: Tensor) -> Tensor:
+    """The number of each pad, counted through all rows."""
+    return (pads.flatten().cumsum(0) - 1).clamp(min=0).view_as(pads)
 
 
 def last_real(x: Tensor, mask: Tensor | None, before: Tensor | None) -> Tensor:

@@ -169,7 +169,7 @@ def test_each_step_has_rows_of_one_length_and_pictures_take_turns_with_all_strea
     lengths = []
     for step in range(2 * len(streams)):
         rows = [lessons[step * SMALL.batch + row] for row in range(SMALL.batch)]
-        assert not collate(rows, data.processor.config).padded
+        assert collate(rows, data.processor.config).mask.all()
         lengths.append(len(rows[0].ids))
     assert len(set(lengths[::2])) == 1
     assert len(set(lengths[1::2])) == len(streams)

@@ -17,7 +17,7 @@ from . import train_claims
 from .editing import find_module
 from .tolerances import close
 from .train_claims import EXACT, batch_of_examples
-from .training import Endless, student
+from .training import Endless, plainly, student
 from .wrong_train import WRONG_TRAINING, real
 
 CLAIMS = {
@@ -108,7 +108,7 @@ def test_any_cut_of_a_step_into_passes_gives_the_same_gradient(data):
         for size in parts:
             batches.append(batch_of_examples(source, [next(numbers) for _ in range(size)], learner.config))
         settings = Settings(steps=1, batch=sum(parts))
-        loss, _ = trainer.gradients(objective, objective, batches, settings, Processes(), False)
+        loss, _ = trainer.gradients(objective, objective, batches, settings, Processes(), plainly(objective))
         return loss, torch.cat([x.grad.flatten() for x in learner.parameters() if x.grad is not None])
 
     loss, whole = gradient([sum(cuts)])

@@ -25,7 +25,7 @@ from minivl.train.trainer import LOG
 from .pages import ROOT
 from .tolerances import close
 from .train_processes import together
-from .training import Endless, example, example_with, settings, small_config, student, teacher, tuned
+from .training import Endless, example, example_with, plainly, settings, small_config, student, teacher, tuned
 
 EXACT = 1e-10
 CONFIG = small_config()
@@ -79,7 +79,7 @@ def step(objective, data, group=Processes(), **changes) -> tuple[float, int, dic
     own = settings(**({"batch": 6} | changes))
     passes = trainer.prepared(objective, own, group, False)
     batches = next_step(iter(loader(data, objective.student.config, own, group, 0)), own, group)
-    loss, units = trainer.gradients(objective, passes, batches, own, group, False)
+    loss, units = trainer.gradients(objective, passes, batches, own, group, plainly(passes))
     return loss, units, {name: x.grad for name, x in freezing.learning(objective.student).items()}, len(batches)
 
 

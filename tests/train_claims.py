@@ -16,7 +16,7 @@ from minivl.train.settings import Settings
 
 from .fakes import tiny_folder
 from .tolerances import close
-from .training import Endless, example, student, teacher
+from .training import Endless, example, plainly, student, teacher
 
 EXACT = 1e-10
 
@@ -208,11 +208,11 @@ def targets_are_the_next_tokens(module: ModuleType) -> None:
     for row in range(3):
         one = example(learner.config, row)
         T = len(one.ids)
-        assert batch.mask[row].tolist() == [False] * (batch.ids.shape[1] - T) + [True] * T
-        assert batch.ids[row, -T:].equal(one.ids)
-        assert batch.positions[:, row, -T:].equal(one.positions)
-        assert batch.targets[row, -T:].tolist() == [*one.labels[1:].tolist(), IGNORED]
-        assert (batch.targets[row, :-T] == IGNORED).all()
+        assert batch.mask[row].tolist() == [True] * T + [False] * (batch.ids.shape[1] - T)
+        assert batch.ids[row, :T].equal(one.ids)
+        assert batch.positions[:, row, :T].equal(one.positions)
+        assert batch.targets[row, :T].tolist() == [*one.labels[1:].tolist(), IGNORED]
+        assert (batch.targets[row, T:] == IGNORED).all()
 
 
 # adapters
@@ -292,7 +292,7 @@ def accumulation_gives_the_gradient_of_one_batch(module: ModuleType) -> None:
         parts = [range(i, i + at_once) for i in range(0, 6, at_once)]
         batches = [batch_of_examples(data, numbers, learner.config) for numbers in parts]
         settings = Settings(steps=1, batch=6, at_once=at_once)
-        loss, units = module.gradients(objective, objective, batches, settings, Processes(), False)
+        loss, units = module.gradients(objective, objective, batches, settings, Processes(), plainly(objective, module))
         assert units == objective.units(whole)
         assert math.isclose(loss, objective(whole).item() / units, rel_tol=1e-12)
         for name, x in learner.named_parameters():

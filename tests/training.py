@@ -1,7 +1,10 @@
 """Small models and examples for the tests of training, in float64 unless they say otherwise."""
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -9,7 +12,7 @@ from minivl.config import Config, VisionConfig
 from minivl.fake_weights import tiny_config
 from minivl.model import InfiniteVL
 from minivl.ops.rotary import positions
-from minivl.train import freezing
+from minivl.train import freezing, trainer
 from minivl.train.examples import IGNORED, Example
 from minivl.train.objectives import AnswerTuning
 from minivl.train.settings import Settings
@@ -39,6 +42,11 @@ def small_model(config: Config, *, seed: int = 0, dtype: torch.dtype = torch.flo
             else:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return model
+
+
+def plainly(passes: torch.nn.Module, loop: ModuleType = trainer, *, device: str = "cpu") -> Callable:
+    """How `gradients` runs a pass."""
+    return partial(loop.one_pass, passes, device=torch.device(device), casts=False)
 
 
 def teacher(*, dtype: torch.dtype = torch.float64, seed: int = 0, **changes) -> InfiniteVL:

@@ -25,11 +25,11 @@ NAMES = (
 
 
 def reading(draw: Draw, T: int, *, padded: bool) -> dict[str, torch.Tensor]:
-    """Ids, and which of them are real: the second row begins with padding."""
+    """Ids, and which of them are real: the second row ends in padding."""
     ids = torch.tensor([[draw.below(SIZES["words"]) for _ in range(T)] for _ in range(2)])
     mask = torch.ones(2, T, dtype=torch.bool)
     if padded:
-        mask[1, : T // 2] = False
+        mask[1, (T + 1) // 2 :] = False
     return {"ids": ids, "mask": mask}
 
 
@@ -103,7 +103,7 @@ LAYERWISE = Task(
                "train.freezing.freeze"),
     learns="Each student layer learns alone: it gets what the teacher's layer got, so that no error reaches the next.",
     hint="layers_at_work: forward hooks see what goes into a layer and what comes out; take them away again, whatever "
-    "happens. The loss is a sum over real tokens, a mean over layers. Each layer takes `positions` and `mask` by name. "
+    "happens. The loss is a sum over real tokens, a mean over layers. Each layer takes `positions` by name. "
     "freeze: `part_of` names a parameter's part; an old gradient is removed; it returns `counted(model)`, and the "
     "errors of the given docstring may be left alone.",
     hours=2,

@@ -7,8 +7,8 @@ LOSSES, STAGES, ADAPTED = "train.losses", "train.objectives", "train.lora.Adapte
 LAYERWISE = (
     mistake("the student feeds itself", "The student's layers are fed with the student's outputs: give each the "
             "teacher's own input to it.", f"{STAGES}.LayerDistillation.forward",
-            "taken = batch.padding_mask, layers_at_work(self.teacher, batch)",
-            "taken = batch.padding_mask, [(a, b) for (a, _), (_, b) in zip(layers_at_work(self.student, batch), "
+            "taken = layers_at_work(self.teacher, batch)",
+            "taken = [(a, b) for (a, _), (_, b) in zip(layers_at_work(self.student, batch), "
             "layers_at_work(self.teacher, batch), strict=True)]"),
     mistake("padding counts in the loss", "Padding counts in the loss: only real tokens are summed.",
             f"{LOSSES}.layer_distance", "if mask is None", "if True"),
@@ -22,8 +22,6 @@ LAYERWISE = (
             f"{STAGES}.LayerDistillation.forward", "self.factor * total", "total"),
     mistake("the teacher's activations carry gradients", "The teacher gets gradients: watch it under torch.no_grad().",
             f"{STAGES}.layers_at_work", "@torch.no_grad()\n", ""),
-    mistake("layers don't know what is padding", "The student's layers are not told which tokens are real: mask=….",
-            f"{STAGES}.LayerDistillation.forward", "positions=batch.positions, mask=mask", "positions=batch.positions"),
     mistake("hooks stay behind", "Hooks stay on the layers: remove each handle, also after an error.",
             f"{STAGES}.layers_at_work", "hook.remove()", "pass"),
     mistake("nothing is frozen", "What is not named must stop learning: requires_grad_(False) for the others.",
@@ -45,7 +43,7 @@ WORDS = (
     mistake("it is a mean", "The divergence is a sum over tokens: the step divides once, by all of them.",
             f"{LOSSES}.divergence", "(log_p - log_q)).sum()", "(log_p - log_q)).sum(-1).mean()"),
     mistake("padding is counted", "Padding is counted: keep the tokens where the mask is True.",
-            f"{STAGES}.LogitDistillation.forward", "learnt = self.read(batch)[batch.mask]",
+            f"{STAGES}.LogitDistillation.forward", "learnt = chosen(self.read(batch), batch.mask)",
             "learnt = self.read(batch).flatten(0, 1)\n        with torch.no_grad():\n"
             "            taught = self.teacher.read(batch.ids, **batch.arguments).flatten(0, 1)"),
     mistake("the temperature is not used", "The objective's temperature is not handed to the divergence.",

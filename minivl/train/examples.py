@@ -13,7 +13,7 @@ no loss ever teaches the model to ask its own questions. Whoever makes examples 
     grids       [pictures, 3]            int64     likewise
     vectors     [cells, D]               float     instead of pixels: what frozen eyes have made of them; see encoded.py
     cells       [cells, labels]          int64     what is in each cell of the pictures; only layout.py asks for it
-    mask        [B, T]                   bool      True where a token is real; a batch is filled up on the left
+    mask        [B, T]                   bool      True where a token is real; a batch is filled up on the right
 """
 
 import dataclasses
@@ -75,7 +75,6 @@ class Batch:
     pixels: Tensor | None
     grids: Tensor | None
     mask: Tensor
-    padded: bool  # known here, since to look at the mask would make a GPU wait
     vectors: Tensor | None = None
     cells: Tensor | None = None
 
@@ -84,22 +83,22 @@ class Batch:
 
     @property
     def arguments(self) -> dict[str, Tensor | None]:
-        """For the model's call. A mask of True only is left out: without it the layers have less to do."""
-        names = ("positions", "pixels", "grids", "vectors")
-        return {name: getattr(self, name) for name in names} | {"mask": self.padding_mask}
-
-    @property
-    def padding_mask(self) -> Tensor | None:
-        return self.mask if self.padded else None
+        """For the model's call. No mask is among them: nothing looks ahead, so what fills a row up at its end changes
+        nothing before it, and without a mask the layers have less to do."""
+        return {name: getattr(self, name) for name in ("positions", "pixels", "grids", "vectors")}
 
     @property
     def targets(self) -> Tensor:
         """[B, T]: what each token's prediction is held against, the next token's label; IGNORED at the end."""
         return torch.cat([self.labels[:, 1:], torch.full_like(self.labels[:, :1], IGNORED)], dim=1)
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def tensors(self) -> dict[str, Tensor]:
+        """What it has, by name."""
         held = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Batch(**{name: x.to(device) if isinstance(x, Tensor) else x for name, x in held.items()})
+        return {name: x for name, x in held.items() if x is not None}
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return dataclasses.replace(self, **{name: x.to(device) for name, x in self.tensors().items()})
 
 
 def example_of(processor: Processor, messages: Sequence[dict], *, where: str = "") -> Example:
@@ -160,20 +159,20 @@ def _answer(message: dict) -> str:
 
 
 def collate(examples: Sequence[Example], config: Config) -> Batch:
-    """Examples as rows of one batch, filled up on the left, so that all end together."""
+    """Examples as rows of one batch, filled up on the right."""
     if not examples:
         raise ValueError("a batch of no examples; it should have at least one")
     B, T = len(examples), max(len(example.ids) for example in examples)
     ids, labels = torch.full((B, T), config.bos_token_id), torch.full((B, T), IGNORED)
     positions, mask = torch.zeros(3, B, T, dtype=torch.int64), torch.zeros(B, T, dtype=torch.bool)
     for row, example in enumerate(examples):
-        real = slice(T - len(example.ids), T)
+        real = slice(len(example.ids))
         ids[row, real], labels[row, real] = example.ids, example.labels
         positions[:, row, real], mask[row, real] = example.positions, True
     pixels, grids, vectors, cells = (joined(examples, name) for name in ("pixels", "grids", "vectors", "cells"))
     if pixels is not None and vectors is not None:
         raise ValueError("a batch has rows with pixels and rows with vectors; all its pictures should come in one form")
-    return Batch(ids, positions, labels, pixels, grids, mask, padded=not bool(mask.all()), vectors=vectors, cells=cells)
+    return Batch(ids, positions, labels, pixels, grids, mask, vectors, cells)
 
 
 def joined(examples: Sequence[Example], name: str) -> Tensor | None:

@@ -50,4 +50,6 @@ def over_pieces(loss, *rows: Tensor, piece: int = 1024) -> Tensor:
     if not torch.is_grad_enabled():
         return torch.stack([loss(*some) for some in pieces]).sum()
     checkpoint = torch.utils.checkpoint.checkpoint
-    return torch.stack([checkpoint(loss, *some, use_reentrant=False) for some in pieces]).sum()
+    return torch.stack(
+        [checkpoint(loss, *some, use_reentrant=False, preserve_rng_state=False) for some in pieces]
+    ).sum()

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..captured import recording
 from ..model import InfiniteVL
 from .examples import IGNORED, Batch
 from .losses import answer_loss, divergence, layer_distance, over_pieces
@@ -68,6 +69,14 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
+def chosen(x: Tensor, which: Tensor, *, otherwise: float = 0) -> Tensor:
+    """x's tokens where `which` is True, one after another. A recorded pass takes all tokens, whose number it knows:
+    those that were not chosen are `otherwise`, of which no loss here makes anything."""
+    if not recording(x):
+        return x[which]
+    return x.masked_fill(~(which if x.ndim == which.ndim else which[..., None]), otherwise).flatten(0, 1)
+
+
 class LayerDistillation(Objective):
     """Each student layer on the teacher's own input to it. Errors of one layer never reach the next."""
 
@@ -81,10 +90,10 @@ class LayerDistillation(Objective):
         return name.startswith("model.language_model.layers.")
 
     def forward(self, batch: Batch) -> Tensor:
-        mask, taken = batch.padding_mask, layers_at_work(self.teacher, batch)
+        taken = layers_at_work(self.teacher, batch)
         layers = self.student.model.language_model.layers
         total = sum(
-            layer_distance(layer(x, positions=batch.positions, mask=mask), out, mask)
+            layer_distance(layer(x, positions=batch.positions), out, batch.mask)
             for layer, (x, out) in zip(layers, taken, strict=True)
         )
         return self.factor * total / len(layers)
@@ -124,8 +133,8 @@ class LogitDistillation(Objective):
 
     def forward(self, batch: Batch) -> Tensor:
         with torch.no_grad():
-            taught = self.teacher.read(batch.ids, **batch.arguments)[batch.mask]
-        learnt = self.read(batch)[batch.mask]
+            taught = chosen(self.teacher.read(batch.ids, **batch.arguments), batch.mask)
+        learnt = chosen(self.read(batch), batch.mask)
 
         def loss(learnt: Tensor, taught: Tensor) -> Tensor:
             with torch.no_grad():
@@ -146,7 +155,5 @@ class AnswerTuning(Objective):
     def forward(self, batch: Batch) -> Tensor:
         targets = batch.targets
         said = targets != IGNORED
-        vectors = self.read(batch)[said]
-        return over_pieces(
-            lambda x, wanted: answer_loss(self.student.score(x[None])[0], wanted), vectors, targets[said]
-        )
+        vectors, targets = chosen(self.read(batch), said), chosen(targets, said, otherwise=IGNORED)
+        return over_pieces(lambda x, wanted: answer_loss(self.student.score(x[None])[0], wanted), vectors, targets)

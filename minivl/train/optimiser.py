@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 BETAS = (0.9, 0.999)
 
@@ -33,7 +34,8 @@ def adamw(learning: Mapping[str, nn.Parameter], *, weight_decay: float = 0.01) -
     matrices = [x for x in learning.values() if x.ndim == 2]
     others = [x for x in learning.values() if x.ndim != 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=BETAS)
+    fused = all(x.is_cuda and not isinstance(x, DTensor) for x in learning.values())  # a few kernels for all of them
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=BETAS, fused=fused)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, value: float) -> None:

@@ -51,7 +51,8 @@ def resume(
     for name, parameter in learns.items():
         with torch.no_grad():
             put(saved.tensors[f"weight.{name}"], parameter)
-        state = {"step": torch.tensor(float(saved.step))}
+        where = parameter.device if optimiser.defaults["fused"] else "cpu"  # as a first step would have made it
+        state = {"step": torch.tensor(float(saved.step), device=where)}
         for which in ("exp_avg", "exp_avg_sq"):
             state[which] = torch.zeros_like(parameter)
             put(saved.tensors[f"{which}.{name}"], state[which])

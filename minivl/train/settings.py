@@ -21,6 +21,7 @@ class Settings:
     seed: int = 0
     bf16: bool | None = None  # products in bf16; None: on a GPU
     recompute: bool = False  # layers run twice instead of being remembered
+    recorded: bool = False  # passes as CUDA graphs, one for each shape: for small models
     spread: str = "ddp"  # or "fsdp", over several processes
     workers: int = 0  # processes that make examples ahead of time
     save_every: int = 100  # steps
@@ -53,7 +54,8 @@ class Settings:
         return self.batch // (self.at_once * processes)
 
 
-FREE = ("at_once", "tokens_at_once", "recompute", "spread", "workers", "save_every")  # they change nothing but rounding
+# These change nothing but rounding.
+FREE = ("at_once", "tokens_at_once", "recompute", "recorded", "spread", "workers", "save_every")
 
 # The paper's, by stage; its other settings are the defaults above.
 PAPER = {

@@ -11,9 +11,11 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from . import not_finite
 from .distributed import Processes, gradients_wait, spread
@@ -24,6 +26,7 @@ from .memory_saving import autocast, recompute, widen
 from .objectives import Objective
 from .optimiser import adamw, clip, fill_gradients, gradient_length, rate, set_rate, warm_steps
 from .progress import Log, bar
+from .recorded import Pass, Recorded
 from .resuming import keep, last_good, normal, resume, seed_all
 from .settings import FREE, Settings
 from .sources import described
@@ -56,6 +59,11 @@ def train(
     learns = learning(objective.student)
     if objective.beside is not None:
         learns |= {f"beside.{name}": x for name, x in objective.beside.named_parameters()}
+    run = partial(one_pass, passes, device=device, casts=casts)
+    if settings.recorded:
+        if device.type != "cuda" or group.count > 1:
+            raise ValueError(f"recorded is for one process with a GPU; here are {group.count}, on {device.type}")
+        run = Recorded(run, learns.values(), objective.student.config, device)
     optimiser = adamw(learns, weight_decay=settings.weight_decay)
     seed_all(settings.seed)
     held = {name: value for name, value in dataclasses.asdict(settings).items() if name not in FREE}
@@ -73,7 +81,7 @@ def train(
         for step in steps:
             began = time.perf_counter()
             some = next_step(made, settings, group)
-            loss, units = gradients(objective, passes, some, settings, group, casts)
+            loss, units = gradients(objective, passes, some, settings, group, run)
             fill_gradients(learns.values())
             length = gradient_length(learns.values())
             if not (math.isfinite(loss) and math.isfinite(length)):
@@ -84,7 +92,7 @@ def train(
             now = rate(step, steps=settings.steps, warm=warm, peak=settings.learning_rate)
             set_rate(optimiser, now)
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad(set_to_none=not settings.recorded)  # a graph adds to gradients where they lie
             if log is not None:
                 seconds = round(time.perf_counter() - began, 4)
                 log.add(step=step + 1, loss=loss, rate=now, gradient=length, units=units, seconds=seconds)
@@ -117,7 +125,7 @@ def prepared(objective: Objective, settings: Settings, group: Processes, casts: 
 
 
 def gradients(
-    objective: Objective, passes: nn.Module, batches: list[Batch], settings: Settings, group: Processes, casts: bool
+    objective: Objective, passes: nn.Module, batches: list[Batch], settings: Settings, group: Processes, run: Pass
 ) -> tuple[float, int]:
     """Leave the step's gradient in the parameters; its loss, and what that was divided by."""
     (units,) = group.total(sum(objective.units(batch) for batch in batches))
@@ -125,9 +133,15 @@ def gradients(
         raise ValueError(f"a step of {settings.batch} examples has no {objective.per} to learn from")
     total = 0.0
     for number, batch in enumerate(batches):
-        with gradients_wait(passes, last=number == len(batches) - 1), autocast(objective.student.device, casts):
-            loss = passes(batch.to(objective.student.device))
-        (loss * (group.count / units)).backward()  # spread modules take the mean over processes: their sum is wanted
-        total = total + loss.detach()
+        with gradients_wait(passes, last=number == len(batches) - 1):
+            total = total + run(batch, group.count / units)  # spread modules take the mean over processes, not the sum
     (total,) = group.total(float(total))
     return total / units, int(units)
+
+
+def one_pass(passes: nn.Module, batch: Batch, factor: Tensor | float, *, device: torch.device, casts: bool) -> Tensor:
+    """The sum of a batch's losses; the gradient of `factor` times it is added to the parameters'."""
+    with autocast(device, casts):
+        loss = passes(batch.to(device))
+    (loss * factor).backward()
+    return loss.detach()
