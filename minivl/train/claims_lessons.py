@@ -17,6 +17,7 @@ from ..processor import Processor
 from .claims_arms import Arm, Protocol
 from .claims_data import FRAMES, PICTURES, SPLITS, STREAMS, lessons, streams_name
 from .examples import Example
+from .lessons import Lessons
 from .sources import Shuffled
 
 
@@ -80,26 +81,9 @@ class Data:
     def streams(self, part: str, distance: int, facts: int) -> Streams:
         return Streams(self._streams, streams_name(part, distance, facts), self.frames[part])
 
-    def lessons(self, arm: Arm, seed: int, *, first: int = 0) -> "Lessons":
+    def lessons(self, arm: Arm, seed: int, *, first: int = 0) -> Lessons:
         """What this arm reads from step `first` on."""
         sources = [self.pictures["train"], *(self.streams("train", *lesson) for lesson in lessons(self.protocol))]
         few = [FirstOnes(source, max(1, round(arm.examples * len(source)))) for source in sources]
-        return Lessons([Shuffled(source, seed=seed) for source in few], self.protocol.batch, first)
-
-
-class Lessons:
-    """Examples by number: in every other step pictures, and between them streams, of one length after the other."""
-
-    def __init__(self, sources: list[Shuffled], batch: int, first: int = 0):
-        self.pictures, *self.streams = sources
-        self.batch, self.first = batch, first
-        told = "; ".join(source.description for source in sources)
-        self.description = f"{batch} a step from step {first} on: {told}"
-
-    def __getitem__(self, number: int) -> Example:
-        step, row = divmod(number, self.batch)
-        turn, streams = divmod(step + self.first, 2)
-        if not streams:
-            return self.pictures[turn * self.batch + row]
-        again, which = divmod(turn, len(self.streams))
-        return self.streams[which][again * self.batch + row]
+        pictures, *streams = (Shuffled(source, seed=seed) for source in few)
+        return Lessons(pictures, streams, batch=self.protocol.batch, first=first)

@@ -21,8 +21,7 @@ from ..config import Config
 from ..model import InfiniteVL
 from . import freezing, lora
 from .estimate_work import as_teacher
-
-PIECE = 1024  # of losses.over_pieces
+from .losses import PIECE
 
 
 @dataclass(frozen=True)

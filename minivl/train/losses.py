@@ -20,6 +20,9 @@ from torch import Tensor
 
 from ..ops.checks import state_dtype
 
+PIECE = 1024  # rows
+LOGITS = 1 << 26  # a quarter of a gigabyte
+
 
 def layer_distance(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
     """Σ over real tokens of the mean over channels of (student − teacher)², in at least float32."""
@@ -41,7 +44,12 @@ def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.to(state_dtype(logits.dtype)), targets, reduction="sum")
 
 
-def over_pieces(loss, *rows: Tensor, piece: int = 1024) -> Tensor:
+def rows_at_once(words: int) -> int:
+    """Rows whose logits over so many words exist at once: PIECE, or more where they are few."""
+    return max(PIECE, LOGITS // words)
+
+
+def over_pieces(loss, *rows: Tensor, piece: int = PIECE) -> Tensor:
     """Σ loss(piece of rows): logits of a large vocabulary exist for `piece` rows at a time, and are made again for
     the gradient."""
     if len(rows[0]) <= piece:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..captured import recording
 from ..model import InfiniteVL
 from .examples import IGNORED, Batch
-from .losses import answer_loss, divergence, layer_distance, over_pieces
+from .losses import answer_loss, divergence, layer_distance, over_pieces, rows_at_once
 
 
 class Objective(nn.Module):
@@ -141,7 +141,7 @@ class LogitDistillation(Objective):
                 wanted = self.teacher.score(taught[None])[0]
             return divergence(self.student.score(learnt[None])[0], wanted, temperature=self.temperature)
 
-        return over_pieces(loss, learnt, taught)
+        return over_pieces(loss, learnt, taught, piece=rows_at_once(self.student.config.vocab_size))
 
 
 class AnswerTuning(Objective):
@@ -156,4 +156,8 @@ class AnswerTuning(Objective):
         targets = batch.targets
         said = targets != IGNORED
         vectors, targets = chosen(self.read(batch), said), chosen(targets, said, otherwise=IGNORED)
-        return over_pieces(lambda x, wanted: answer_loss(self.student.score(x[None])[0], wanted), vectors, targets)
+
+        def loss(x: Tensor, wanted: Tensor) -> Tensor:
+            return answer_loss(self.student.score(x[None])[0], wanted)
+
+        return over_pieces(loss, vectors, targets, piece=rows_at_once(self.student.config.vocab_size))

@@ -19,6 +19,7 @@ import dataclasses
 import os
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from .freezing import LEARNS
 from .handing_over import RESULT, digest
 from .kept import kept
 from .layout import DrawnConversations, DrawnStreams, Layout, settled
+from .lessons import Lessons
 from .saving import DRAFT
 from .settings import Settings
 from .sources import Conversations, Mixed, Shuffled
@@ -39,6 +41,7 @@ from .tiny_streams import StreamSettings, TinyStreams
 from .tiny_world import KINDS, TinyWorld
 
 STAGES = ("eyes", "reading", "teacher", "layers", "logits", "tuning", "long")
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens between a fact and its question, at most
 SHARES = dict.fromkeys(KINDS, 1.0) | {"reading": 4.0, "lines": 2.0}  # the hardest most often
 EYES = ("eyes", "merger")
 NOT_EYES = tuple(part for part in LEARNS["teacher"] if part not in EYES)
@@ -61,12 +64,14 @@ class Budget:
     lines: int  # examples that are kept, with lines to read
     pictures: int  # and with pictures of all kinds
     looks: int  # pictures of each fact
-    streams: float  # their share of the examples
+    every: int  # one step in so many is of streams
     middle: int  # tokens between a fact and its question, at most
     long: int  # the same in the last stage
-    tokens_at_once: int
+    tokens_at_once: int | None = None  # in a pass; None: a step is one pass
+    recorded: bool = False
     rank: int = 16
     workers: int = 0
+    save_every: int = 500
 
     def settings(self, stage: str, seed: int) -> Settings:
         own = self.stages[stage]
@@ -74,31 +79,34 @@ class Budget:
             steps=own.steps,
             learning_rate=own.rate,
             batch=own.batch,
+            at_once=own.batch,
             tokens_at_once=self.tokens_at_once,
+            recorded=self.recorded,
             workers=self.workers,
             seed=seed,
-            save_every=500,
+            save_every=self.save_every,
         )
 
 
 # First estimates: nothing that they made has been worth shipping yet.
 GPU = Budget(
     {
-        "eyes": Share(4000, 64, 2e-3),
-        "reading": Share(4000, 64, 1.5e-3),
-        "teacher": Share(6000, 64, 1.5e-3),
-        "layers": Share(500, 64, 1e-3),
-        "logits": Share(1000, 64, 1e-3),
-        "tuning": Share(4000, 64, 1e-3),
-        "long": Share(500, 32, 1e-3),
+        "eyes": Share(8000, 32, 1.5e-3),
+        "reading": Share(10_000, 64, 1.5e-3),
+        "teacher": Share(25_000, 64, 1e-3),
+        "layers": Share(4000, 64, 1e-3),
+        "logits": Share(6000, 64, 1e-3),
+        "tuning": Share(25_000, 64, 1e-3),
+        "long": Share(1500, 32, 1e-3),
     },
-    lines=100_000,
-    pictures=100_000,
+    lines=80_000,
+    pictures=120_000,
     looks=8,
-    streams=0.5,
+    every=2,
     middle=1024,
     long=4096,
-    tokens_at_once=1 << 17,
+    recorded=True,
+    save_every=2000,
 )
 CPU = Budget(
     {
@@ -113,7 +121,7 @@ CPU = Budget(
     lines=20_000,
     pictures=16_000,
     looks=2,
-    streams=0.3,
+    every=4,
     middle=256,
     long=1024,
     tokens_at_once=1 << 10,
@@ -138,13 +146,12 @@ def train(out: Path, budget: Budget, *, seed: int = 0, device: str | None = None
     eyes = settled(out / "eyes" / RESULT, out / "settled", drawn, device=device)
     seen = Seen(eyes, processor, budget, seed=seed, device=device)
     stages.teach(eyes, seen.lines, *stage["reading"], learns=NOT_EYES, **options)
-    middle = seen.examples(budget.middle)
-    stages.teach(out / "reading", middle, *stage["teacher"], learns=NOT_EYES, **options)
-    stages.distil_layers(out / "teacher", middle, *stage["layers"], **options)
-    stages.distil_logits(out / "layers", out / "teacher", middle, *stage["logits"], **options)
-    stages.tune(out / "logits", middle, *stage["tuning"], **options)
-    far = seen.examples(budget.long)
-    return stages.tune_long(out / "tuning", far, *stage["long"], rank=budget.rank, **options).folder
+    data = {name: seen.lessons(name) for name in STAGES[2:]}
+    stages.teach(out / "reading", data["teacher"], *stage["teacher"], learns=NOT_EYES, **options)
+    stages.distil_layers(out / "teacher", data["layers"], *stage["layers"], **options)
+    stages.distil_logits(out / "layers", out / "teacher", data["logits"], *stage["logits"], **options)
+    stages.tune(out / "logits", data["tuning"], *stage["tuning"], **options)
+    return stages.tune_long(out / "tuning", data["long"], *stage["long"], rank=budget.rank, **options).folder
 
 
 def drawn_pictures(processor: Processor, seed: int) -> Mixed:
@@ -171,12 +178,16 @@ class Seen:
 
         self.lines, self.pictures = looked_at(["reading"], budget.lines), looked_at(SHARES, budget.pictures)
 
-    def examples(self, distance: int) -> Mixed:
-        """Pictures, and streams whose facts lie up to so many tokens back."""
-        settings = dataclasses.replace(self.settings, distance=(0, distance), lead=(0, distance // 4))
-        watched = EncodedStreams(TinyStreams("train", self.seed, settings), self.processor, self.vectors)
-        share = self.budget.streams
-        return Mixed([(1 - share, self.pictures), (share, watched)], seed=self.seed)
+    def lessons(self, stage: str) -> Lessons:
+        """Pictures, and streams whose facts lie further and further back: each length has steps of its own."""
+        budget = self.budget
+        farthest = budget.long if stage == "long" else budget.middle
+        streams = [self.streams(low, high) for low, high in pairwise([0, *LENGTHS]) if high <= farthest]
+        return Lessons(self.pictures, streams, batch=budget.stages[stage].batch, every=budget.every)
+
+    def streams(self, low: int, high: int) -> EncodedStreams:
+        settings = dataclasses.replace(self.settings, distance=(low, high), lead=(0, high // 4))
+        return EncodedStreams(TinyStreams("train", self.seed, settings), self.processor, self.vectors)
 
 
 def pick(device: str | None) -> Budget:

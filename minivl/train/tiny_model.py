@@ -1,8 +1,8 @@
 """The tiny model before it has learnt anything: its shape, its vocabulary, and a checkpoint of random weights.
 
-It has all that the released model has, in the released form, and is small: one hybrid block, a window layer and three
-Gated DeltaNet layers, or, as a teacher, full attention in all four. What is its own are the numbers that small
-pictures and short texts ask for:
+It has all that the released model has, in the released form, and is small: two hybrid blocks, each of a window layer
+and three Gated DeltaNet layers, or, as a teacher, full attention in all eight. What is its own are the numbers that
+small pictures and short texts ask for:
 
     window        64 tokens          a line of text and its question fit; a stream's facts soon do not
     rope_theta    10                 one column turns the slowest pair by 0.1 radians, not by 10⁻⁶
@@ -26,7 +26,7 @@ from .tiny_streams import NOT_SHOWN
 from .tiny_world import KINDS, TinyWorld
 
 VOCABULARY = 640  # control tokens included
-LAYERS, WIDTH = 4, 128
+LAYERS, WIDTH = 8, 128
 LITTLE = 0.05
 COMMON = """the of and to a in is it you that was for on are with as his they be at one have this from or had by not but
 some what there we can out other were all your when up use word how said an each she which their time if will way about

@@ -11,15 +11,29 @@
 # Before it: [the hybrid block](06_hybrid_block.ipynb).
 
 # %%
+import contextlib
 import dataclasses
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from unittest.mock import patch
 
 import torch
-from lesson import BLUE, GREEN, ORANGE, broken, close, drawing, fails, picture, show, table
+from lesson import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    broken,
+    close,
+    drawing,
+    fails,
+    picture,
+    show,
+    table,
+)
 
 import minivl
 from minivl.checkpoint import load_model, save_model
@@ -54,20 +68,25 @@ tiny, processor = minivl.load("tiny", device="cpu", dtype=torch.float32)
 world = TinyWorld("train", seed=0, kinds=["colour", "shape", "count", "corner"])
 world = Conversations(world, processor)
 examples = with_vectors(tiny, [world[number] for number in range(112)])  # frozen eyes look once
-data, held_out = Shuffled(examples[:96]), [collate([one], tiny.config) for one in examples[96:]]
+data, others = Shuffled(examples[:96]), examples[96:]
+lengths = sorted({len(one.ids) for one in others})  # in a batch of one length nothing is filled up
+held_out = [
+    collate([one for one in others if len(one.ids) == length], tiny.config) for length in lengths
+]
 
 full = ("full_attention",) * len(tiny.config.layer_types)
 with torch.device("meta"):
     teacher = InfiniteVL(dataclasses.replace(tiny.config, layer_types=full))
 attention, weights = re.compile(r"layers\.\d+\.self_attn"), tiny.state_dict()
 weights = {
-    name: weights[attention.sub("layers.0.self_attn", name)].clone() for name in teacher.state_dict()
+    name: weights[attention.sub("layers.0.self_attn", name)].clone()
+    for name in teacher.state_dict()
 }
 teacher.load_state_dict(weights, assign=True)
 save_model(teacher, place / "start", processor_from="tiny")
 
 cpu = {"device": "cpu", "quiet": True}
-practice = Settings(steps=60, batch=8, at_once=8, learning_rate=2e-3)
+practice = Settings(steps=40, batch=8, at_once=8, learning_rate=2e-3)
 practised = stages.teach(
     place / "start", data, place / "teacher", practice, learns=("attention mixers",), **cpu
 )
@@ -139,9 +158,9 @@ def missed(model, *, alone=False):
     """Of each layer: |student's output − teacher's|² as a share of what the teacher's layer adds to
     its input. `alone`: the model reads on its own, and its errors go from layer to layer."""
     distance, change = torch.zeros(2, len(full))
-    for batch in held_out:
+    for batch, right in zip(held_out, taught, strict=True):
         own = objectives.layers_at_work(model, batch) if alone else None
-        for number, (x, out) in enumerate(objectives.layers_at_work(teacher, batch)):
+        for number, (x, out) in enumerate(right):
             layer = model.model.language_model.layers[number]
             found = own[number][1] if alone else layer(x, positions=batch.positions)
             distance[number] += losses.layer_distance(found, out)
@@ -149,12 +168,13 @@ def missed(model, *, alone=False):
     return distance / change
 
 
-def train(objective, name, steps, *, seed=0, stepped=lambda step, loss: None, learns=None):
-    freezing.freeze(objective.student, learns or ("linear mixers",))
-    settings = Settings(steps=steps, batch=8, at_once=8, learning_rate=2e-3, seed=seed)
+def train(objective, name, steps, *, batch=8, seed=0, stepped=lambda step, loss: None):
+    freezing.freeze(objective.student, ("linear mixers",))
+    settings = Settings(steps=steps, batch=batch, at_once=batch, learning_rate=2e-3, seed=seed)
     trainer.train(objective, data, place / name, settings, quiet=True, stepped=stepped)
 
 
+taught = [objectives.layers_at_work(teacher, batch) for batch in held_out]
 before, curve = missed(student, alone=True), {0: missed(student)}
 
 
@@ -181,24 +201,33 @@ left.set(
 )
 left.legend()
 places = torch.arange(1, len(full))
-right.plot(places, before[1:], label="alone, before", linestyle="--", **ORANGE)
-right.plot(places, after[1:], label="alone, after", **BLUE)
-right.plot(places, curve[32][1:], label="on the teacher's input, after", linestyle=":", **GREEN)
+for offset, (label, found, look) in enumerate(
+    (("on the teacher's input", curve[32], GREEN), ("the student on its own", after, PURPLE))
+):
+    right.bar(places + 0.36 * offset - 0.18, found[1:], 0.34, label=label, color=look["color"])
+    for number in range(1, len(full)):
+        right.text(
+            number + 0.36 * offset - 0.18,
+            found[number],
+            f"{found[number]:.2f}",
+            ha="center",
+            va="bottom",
+        )
 right.set(
-    title="The student on its own",
+    title="After 32 steps",
     xlabel="behind layer",
     ylabel="share missed",
     xticks=places,
-    ylim=(0, None),
+    ylim=(0, 1.35 * float(max(after[1:].max(), curve[32][1:].max()))),
 )
-right.legend(fontsize=9)
+right.legend(fontsize=9, loc="upper left")
 worse = "larger than" if after[-1] > curve[32][-1] else "no larger than"
 picture(
     figure,
     "On the left, what each of three linear layers misses of its teacher's work falls over 32 steps, in all three at "
-    f"once. On the right, what is missed when the student reads on its own, layer after layer: {before[-1]:.2f} behind "
-    f"the last layer before training and {after[-1]:.2f} after it, which is {worse} the {curve[32][-1]:.2f} that this "
-    "layer misses on its teacher's input.",
+    f"once. On the right, bars: what is missed when the student reads on its own, layer after layer. Behind the last "
+    f"layer it is {after[-1]:.2f}, {worse} the {curve[32][-1]:.2f} that this layer misses on its teacher's input; "
+    f"before training it was {before[-1]:.2f}.",
     ["layer", *(f"step {step}" for step in steps[::2]), "alone, before", "alone, after"],
     [
         [
@@ -282,7 +311,9 @@ def size_of_gradient(form, temperature):
 def a_temperature_keeps_the_gradient(form):
     """Where both are flat, a still higher temperature changes nothing."""
     growth = size_of_gradient(form, 400.0) / size_of_gradient(form, 200.0)
-    assert 0.9 < growth < 1.1, f"twice the temperature makes the gradient {growth:.2f} times as long"
+    assert 0.9 < growth < 1.1, (
+        f"twice the temperature makes the gradient {growth:.2f} times as long"
+    )
 
 
 with torch.no_grad():
@@ -292,7 +323,9 @@ p, q = wanted.softmax(-1), apart.softmax(-1)
 assert close(losses.divergence(apart, wanted), (p * (p / q).log()).sum())
 assert losses.divergence(wanted, wanted) == 0
 assert losses.divergence(apart, wanted) > 0
-assert not close(losses.divergence(apart, wanted), losses.divergence(wanted, apart), 0.01)  # no distance
+assert not close(
+    losses.divergence(apart, wanted), losses.divergence(wanted, apart), 0.01
+)  # no distance
 a_temperature_keeps_the_gradient(losses.divergence)
 
 # %% [markdown]
@@ -389,13 +422,10 @@ for name, (first, _) in ARMS.items():
                 line[offset + step] = surprise(model)
 
         if first:
-            train(
-                LayerDistillation(model, teacher), f"{name}, {seed}, 1a", first, seed=seed, stepped=note
-            )
-        train(
-            LogitDistillation(model, teacher), f"{name}, {seed}, 1b", BUDGET - first, seed=seed,
-            stepped=lambda step, loss, note=note, first=first: note(step, loss, offset=first),
-        )  # fmt: skip
+            by_layer = LayerDistillation(model, teacher)
+            train(by_layer, f"{name}, {seed}, 1a", first, batch=4, seed=seed, stepped=note)
+        by_word, later = LogitDistillation(model, teacher), partial(note, offset=first)
+        train(by_word, f"{name}, {seed}, 1b", BUDGET - first, batch=4, seed=seed, stepped=later)
         runs[name, seed] = line
 
 ends = {name: [runs[name, seed][BUDGET] for seed in range(SEEDS)] for name in ARMS}
@@ -412,26 +442,35 @@ print(
 )
 
 # %% [drawing]
-figure, axes = drawing(7.6, 3.8)
-for name, (_, look) in ARMS.items():
+figure, (axes, right) = drawing(8.6, 3.8, columns=2, width_ratios=(3, 2))
+for place_of, (name, (_, look)) in enumerate(ARMS.items()):
     for seed in range(SEEDS):
         line = runs[name, seed]
-        axes.plot(
-            line.keys(), line.values(), label=name if seed == 0 else None, markersize=4, linewidth=1, **look
-        )
+        label = name if seed == 0 else None
+        axes.plot(line.keys(), line.values(), label=label, markersize=5, linewidth=1, **look)
+    right.plot([place_of] * SEEDS, ends[name], linestyle="", markersize=7, **look)
+    right.hlines(fmean(ends[name]), place_of - 0.2, place_of + 0.2, color=look["color"])
 axes.axvline(BUDGET / 2, color="#999999", linestyle=":")
 axes.set(
-    title="Three students with a stage 1a, and three without",
+    title="Three students with stage 1a, three without",
     xlabel="steps",
     ylabel="KL to the teacher, a token",
     yscale="log",
 )
 axes.legend()
+right.set(
+    title="Their ends, and the means",
+    ylabel="KL to the teacher, a token",
+    xlim=(-0.5, 1.5),
+    xticks=range(len(ARMS)),
+)
+right.set_xticklabels(ARMS)
 picture(
     figure,
-    f"KL to the teacher against steps for six students. After 12 steps it is {fmean(halfway['1a, then 1b']):.3f} on "
-    f"average where these were steps of 1a, and {fmean(halfway['1b only']):.3f} where they were steps of 1b. After 24 "
-    f"it is {with_it:.3f} and {without_it:.3f}; the larger of the two ranges over seeds is {spread:.3f}: {verdict}.",
+    "On the left, KL to the teacher against steps for six students; on the right, how they end. After 12 steps it is "
+    f"{fmean(halfway['1a, then 1b']):.3f} on average where these were steps of 1a, and {fmean(halfway['1b only']):.3f} "
+    f"where they were steps of 1b. After 24 it is {with_it:.3f} and {without_it:.3f}; the larger of the two ranges "
+    f"over seeds is {spread:.3f}: {verdict}.",
     ["student", *(f"step {step}" for step in next(iter(runs.values())))],
     [
         [f"{name}, seed {seed}", *(f"{value:.3f}" for value in line.values())]
@@ -441,7 +480,8 @@ picture(
 
 # %% [markdown]
 # Read it with care. A step of 1a costs less than one of 1b, since nothing goes back through the
-# stack. And 24 steps of a toy can't say what a hundred thousand do; the
+# stack. Each stage begins with an empty optimiser and a rate of its own, so that the line may bend, or
+# even rise, where the second begins. And 24 steps of a toy can't say what a hundred thousand do; the
 # [notebook on the claims](12_claims.ipynb) asks the same question of trained models.
 #
 # ## 3: long sequences, through thin matrices
@@ -497,7 +537,11 @@ merging_changes_nothing()
 # starts as it was, and it merges; but would it ever learn?
 
 # %%
-no_scale = broken(lora.Adapted.merged, "self.scale * (self.lora_up @ self.lora_down)", "self.lora_up @ self.lora_down")
+no_scale = broken(
+    lora.Adapted.merged,
+    "self.scale * (self.lora_up @ self.lora_down)",
+    "self.lora_up @ self.lora_down",
+)
 with patch.object(lora.Adapted, "merged", no_scale), fails():
     merging_changes_nothing()
 
@@ -552,13 +596,13 @@ assert load_model(last.folder, device="cpu").config == student.config
 
 
 def a_kill_changes_nothing(name):
-    try:
+    with contextlib.suppress(Killed):
         stages.tune(place / "1b", data, place / name, run, stepped=die, **cpu)
-    except Killed:
-        pass
     again = stages.tune(place / "1b", data, place / name, run, **cpu)  # the same call
     lines = zip(whole.losses, again.losses, strict=True)
-    table(["step", "never killed", "killed after step 3"], [[n, *x] for n, x in enumerate(lines, 1)])
+    table(
+        ["step", "never killed", "killed after step 3"], [[n, *x] for n, x in enumerate(lines, 1)]
+    )
     different = [step for step, x in enumerate(again.losses, 1) if x != whole.losses[step - 1]]
     assert not different, f"the losses differ from step {different[0]} on"
     assert handing_over.digest(again.folder) == handing_over.digest(whole.folder), "other weights"
