@@ -154,9 +154,7 @@ class InfiniteVL(nn.Module):
         if pixels is not None:
             vectors = self.model.visual(pixels.to(self.dtype), grids)
         cells = 0 if vectors is None else len(vectors)
-        if vectors is not None and recording(vectors):  # nobody can look now: who records has counted
-            return vectors, pads, which_of(pads)
-        if (found := int(pads.sum())) != cells:
+        if not recording(ids) and (found := int(pads.sum())) != cells:  # who records has counted
             raise ValueError(
                 f"ids has {found} picture pads and the pictures have {cells} cells; they should be as many, "
                 f"and all pads of a picture should come in one call, together with its pixels or vectors"

@@ -54,7 +54,7 @@ def test_a_recorded_pass_gives_the_loss_and_the_gradients_of_one_that_is_not(nam
         loss = plain(filled_up(batch, CONFIG), 0.5)
         wanted.append((loss, {name: None if x.grad is None else x.grad.clone() for name, x in named(learner)}))
 
-    run = Recorded(plain, learner.parameters(), CONFIG, learner.device)
+    run = Recorded(plain, learner.parameters(), learner)
     for _ in range(2):
         for batch, (loss, gradients) in zip(batches, wanted, strict=True):
             learner.zero_grad(set_to_none=False)
@@ -75,7 +75,7 @@ def test_gradients_of_several_passes_are_added_up():
     for batch in batches:
         plain(filled_up(batch, CONFIG), 1.0)
     wanted = {name: x.grad.clone() for name, x in named(learner) if x.grad is not None}
-    run = Recorded(plain, learner.parameters(), CONFIG, learner.device)
+    run = Recorded(plain, learner.parameters(), learner)
     for _ in range(3):
         learner.zero_grad(set_to_none=False)
         for batch in batches:
@@ -101,9 +101,9 @@ def test_a_recorded_run_has_the_losses_of_any_other_and_goes_on_where_it_was(tmp
 
 def test_more_pads_than_vectors_are_told_and_shapes_past_the_last_graph_go_through():
     objective, learner = objective_of("answers")
-    run = Recorded(plainly(objective, device="cuda"), learner.parameters(), CONFIG, learner.device)
+    run = Recorded(plainly(objective, device="cuda"), learner.parameters(), learner)
     wrong = example_with(row(0, 12, seen=True), vectors=torch.zeros(CELLS - 1, CONFIG.hidden_size))
-    with pytest.raises(ValueError, match="a batch has 4 picture pads and 3 vectors"):
+    with pytest.raises(ValueError, match="a batch has 4 picture pads, and its pictures 3 cells"):
         run(collate([wrong], CONFIG), 1.0)
     run.graphs = dict.fromkeys(range(GRAPHS), run)  # as if there were so many
     batch = collate([row(1, WHOLE)], CONFIG)

@@ -18,11 +18,12 @@ from minivl.train import freezing, tiny, tiny_model, trainer
 from minivl.train.drawing import CELL, LABELS, PATCH, Canvas, Picture
 from minivl.train.encoded import with_vectors
 from minivl.train.examples import collate, example_of
-from minivl.train.kept import kept
-from minivl.train.layout import EACH, DrawnConversations, DrawnStreams, Layout, cells_of
+from minivl.train.kept import drawn, seen
+from minivl.train.layout import EACH, Alike, DrawnConversations, DrawnFrames, Layout, cells_of
 from minivl.train.sources import Conversations
-from minivl.train.splits import ALPHABET, SPLITS
+from minivl.train.splits import ALPHABET, SPLITS, TRAIN
 from minivl.train.student import student_config, student_from
+from minivl.train.tiny_frames import BOXES, VALUES, fact_held_out
 from minivl.train.tiny_streams import StreamSettings, TinyStreams
 from minivl.train.tiny_world import KINDS, TinyWorld
 
@@ -154,17 +155,40 @@ def test_cells_of_several_pictures_stand_one_after_another():
 
 
 def test_drawn_sources_give_a_row_of_labels_for_each_vector_of_the_tower(processor, teacher):
-    short = StreamSettings(distance=(0, 8), lead=(0, 8), facts=1, rewrites=0, looks=1, others=8)
-    streams = TinyStreams("train", 0, short)
-    for source in (
-        DrawnConversations(TinyWorld("train", 0, ["same"]), processor),
-        DrawnStreams(streams, processor, size=short.frame),
-    ):
+    pool = TinyStreams("train", 0, StreamSettings(looks=1, others=8)).pool
+    frames = DrawnFrames(pool, processor)
+    for source in (DrawnConversations(TinyWorld("train", 0, ["same"]), processor), frames):
         example = source[1]
         assert len(example.cells) == len(example.pixels) // 4
         assert len(with_vectors(teacher, [example])[0].vectors) == len(example.cells)
-    frames = [frame.picture for frame in streams[1].frames]
-    assert example.cells.equal(cells_of(frames))
+    assert example.cells.equal(cells_of([pool[frames.numbers[1]]]))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_drawn_frames_are_those_that_a_split_may_show(processor, split):
+    """In train no held-out fact, of which eyes would otherwise have seen each."""
+    pool = TinyStreams(split, 0, StreamSettings(looks=2, others=8)).pool
+    found = DrawnFrames(pool, processor)
+    facts = {pool.fact(number) for number in found.numbers} - {None}
+    assert facts == {
+        (box, value) for box in BOXES for value in VALUES if split != TRAIN or not fact_held_out(box, value)
+    }
+    assert len(found) == 2 * len(facts) + 8 == len(set(found.numbers))
+
+
+def test_a_step_of_the_eyes_has_pictures_of_one_size_and_all_sizes_come_as_often_as_there_are_pictures(processor):
+    world = TinyWorld("train", 0, {"reading": 2, "same": 1, "colour": 1})
+    examples = drawn(DrawnConversations(world, processor), 40)
+    steps = Alike(examples, batch=3, seed=1)
+    sizes = [tuple(example.grids.flatten().tolist()) for example in examples]
+    counts = dict.fromkeys(sizes, 0)
+    for step in range(200):
+        found = {tuple(steps[3 * step + row].grids.flatten().tolist()) for row in range(3)}
+        assert len(found) == 1
+        counts[found.pop()] += 1
+    assert len(counts) == 3
+    for size, count in counts.items():
+        assert abs(count / 200 - sizes.count(size) / 40) < 0.12
 
 
 # The lesson
@@ -247,36 +271,43 @@ class Few:
     """A word or two about one or two pictures each, drawn on the way."""
 
     def __init__(self, processor):
-        self.source = Conversations(TinyWorld("train", 3, ["colour", "same", "reading"]), processor)
+        self.source = DrawnConversations(TinyWorld("train", 3, ["colour", "same", "reading"]), processor)
 
     def __getitem__(self, number):
         return self.source[number]
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(0, 2), (2, 3), (0, 100)])
-def test_kept_examples_are_those_that_were_looked_at_to_half_precision(teacher, processor, workers, at_once):
+def test_drawn_examples_are_the_sources_own_with_pixels_to_half_precision(processor, workers, at_once):
     source = Few(processor)
-    found = kept(teacher, source, 5, workers=workers, at_once=at_once)
-    wanted = with_vectors(teacher, [source[number] for number in range(5)])
+    found = drawn(source, 5, workers=workers, at_once=at_once)
     assert len(found) == 5
-    for one, other in zip(found, wanted, strict=True):
-        assert one.pixels is None
-        assert one.vectors.dtype == torch.float16
-        close(one.vectors.float(), other.vectors, tolerance=1e-3)
+    for number, one in enumerate(found):
+        assert one.pixels.equal(source[number].pixels.half())
+        assert one.cells.equal(source[number].cells)
         for name in ("ids", "positions", "labels", "grids"):
-            assert torch.equal(getattr(one, name), getattr(other, name)), name
+            assert getattr(one, name).equal(getattr(source[number], name)), name
     assert len({len(one.ids) for one in found}) > 1, "examples of other lengths"
     assert len({len(one.grids) for one in found}) > 1, "one picture and two"
 
 
-def test_other_processes_keep_bit_for_bit_the_same(teacher, processor):
-    one, other = (kept(teacher, Few(processor), 4, workers=workers, at_once=2) for workers in (0, 2))
-    for a, b in zip(one, other, strict=True):
-        assert a.vectors.equal(b.vectors)
-        assert a.ids.equal(b.ids)
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_seen_examples_have_what_eyes_see_in_place_of_pixels(teacher, processor, at_once):
+    source = Few(processor)
+    examples = drawn(source, 5)
+    wanted = with_vectors(teacher, [source[number] for number in range(5)])
+    for one, other in zip(seen(teacher, examples, at_once=at_once), wanted, strict=True):
+        assert one.pixels is None
+        assert one.cells is None
+        assert one.vectors.dtype == torch.float16
+        close(one.vectors.float(), other.vectors, tolerance=2e-3)
+        for name in ("ids", "positions", "labels", "grids"):
+            assert getattr(one, name).equal(getattr(other, name)), name
 
 
 def test_what_is_kept_takes_no_more_room_than_it_shows(teacher, processor):
-    """No vectors hold on to those of a whole pass."""
-    for one in kept(teacher, Few(processor), 3):
-        assert one.vectors.untyped_storage().nbytes() == one.vectors.nbytes
+    """Nothing holds on to what all came in, neither pixels nor vectors."""
+    examples = drawn(Few(processor), 3)
+    for one, other in zip(examples, seen(teacher, examples), strict=True):
+        assert one.pixels.untyped_storage().nbytes() == one.pixels.nbytes
+        assert other.vectors.untyped_storage().nbytes() == other.vectors.nbytes

@@ -18,7 +18,7 @@ def places(tmp_path_factory):
     start, out = (tmp_path_factory.mktemp(name) for name in ("start", "settled"))
     write_start(start)
     drawn = DrawnConversations(TinyWorld("train", 0, ["reading", "more"]), load_processor(start))
-    settled(start, out, drawn, examples=EXAMPLES, device="cpu")
+    settled(start, out, [drawn[at] for at in range(EXAMPLES)], device="cpu")
     return start, out, drawn
 
 

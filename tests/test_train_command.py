@@ -243,23 +243,12 @@ def small_tiny(tmp_path_factory):
     """`train tiny` with two steps a stage, small pools and few questions; and the same command again, not scored."""
     home = tmp_path_factory.mktemp("tiny")
     shares = {stage: tiny.Share(2, 2, 1e-3) for stage in tiny.STAGES}
-    budget = dataclasses.replace(tiny.pick("cpu"), stages=shares, pictures=6, looks=1, workers=0)
-    few = functools.partial(StreamSettings, others=16)
-    scores = functools.partial(
-        train_tiny.scores, kinds=("colour", "same"), windows=(0, 2), settings=few(looks=1, lead=(0, 64))
-    )
+    budget = dataclasses.replace(tiny.pick("cpu"), stages=shares, lines=4, pictures=6, looks=1, others=16, workers=0)
+    settings = StreamSettings(looks=1, others=16, lead=(0, 64))
+    scores = functools.partial(train_tiny.scores, kinds=("colour", "same"), windows=(0, 2), settings=settings)
     words = ["train", "tiny", "--out", str(home), "--device", "cpu", "--questions", "2"]
-    see, seen = tiny.Seen, []
-
-    def look(*eyes, **how) -> tiny.Seen:
-        """Pictures are drawn once for both calls."""
-        seen.extend([] if seen else [see(*eyes, **how)])
-        return seen[0]
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "pick", lambda device: budget)
-        patch.setattr(tiny, "StreamSettings", few)
-        patch.setattr(tiny, "Seen", look)
         patch.setattr(train_tiny, "scores", scores)
         patch.setattr(
             progress, "plot", lambda logs, picture, *, title: picture.touch()

@@ -65,6 +65,7 @@ NUMBERS = {  # of Settings
 SWITCHES = {
     "bf16": "products in bf16",
     "recompute": "run each layer again for its gradient, instead of remembering what is in it",
+    "recorded": "replay passes as CUDA graphs, one for each shape: for small models on one GPU",
 }
 OWN = {  # of one stage
     "layers": {"factor": (positive, 1.0, "of the loss; the released code's is 1000")},

@@ -98,7 +98,9 @@ class Batch:
         return {name: x for name, x in held.items() if x is not None}
 
     def to(self, device: torch.device | str) -> "Batch":
-        return dataclasses.replace(self, **{name: x.to(device) for name, x in self.tensors().items()})
+        """All but the grids: the tower's way through pictures is found on the CPU."""
+        moved = {name: x.to(device) for name, x in self.tensors().items() if name != "grids"}
+        return dataclasses.replace(self, **moved)
 
 
 def example_of(processor: Processor, messages: Sequence[dict], *, where: str = "") -> Example:

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_model, save_model
 from ..model import InfiniteVL
+from ..processor import Processor
 from .drawing import CELL, LABELS, PATCH, SLOTS, Picture
 from .encoded import with_vectors
-from .examples import Batch, Example
+from .examples import Batch, Example, example_of
 from .objectives import Objective
-from .sources import Conversations, Streams
+from .sources import Conversations, Mixed, Shuffled
+from .tiny_frames import Pool
 
 SIDE = CELL // PATCH  # patches to a cell
 EACH = SIDE**2 + SLOTS  # labels to a cell
@@ -50,12 +52,38 @@ class DrawnConversations(Conversations):
         return replace(super().example(sample), cells=cells_of(sample.pictures))
 
 
-class DrawnStreams(Streams):
-    """Streams whose frames' cells are known."""
+class DrawnFrames:
+    """Those frames of a pool that its split may show, each as a picture whose cells are known, with no question."""
+
+    def __init__(self, pool: Pool, processor: Processor):
+        self.pool, self.processor = pool, processor
+        self.numbers = [number for number in range(len(pool)) if pool.may_show(number)]
+        self.description = f"{len(self)} frames of {pool!r}"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, at: int) -> Example:
+        picture = self.pool[self.numbers[at]]
+        messages = [{"role": "user", "content": [{"type": "image", "image": picture.image}]}]
+        example = example_of(self.processor, [*messages, {"role": "assistant", "content": "."}])
+        return replace(example, cells=cells_of([picture]))
+
+
+class Alike:
+    """Steps of pictures of one size each, so that a step has a shape that comes back, and its order is a number's."""
+
+    def __init__(self, examples: Sequence[Example], *, batch: int, seed: int = 0, description: str = ""):
+        by_size: dict[tuple, list[Example]] = {}
+        for example in examples:
+            by_size.setdefault(tuple(example.grids.flatten().tolist()), []).append(example)
+        sources = [Shuffled(some, seed=seed) for some in by_size.values()]
+        self.steps = Mixed([(len(source.examples), source) for source in sources], seed=seed)
+        self.batch = batch
+        self.description = f"{batch} of one size to a step: {description}, {self.steps.description}"
 
     def __getitem__(self, number: int) -> Example:
-        frames = [frame.picture for frame in self.streams[number].frames]
-        return replace(super().__getitem__(number), cells=cells_of(frames))
+        return self.steps.source_of(number // self.batch)[number]
 
 
 class Layout(Objective):
@@ -81,24 +109,25 @@ class Layout(Objective):
 
     def forward(self, batch: Batch) -> Tensor:
         eyes = self.student.model.visual
-        classes, levels = self.beside(eyes(batch.pixels, batch.grids)).float().split(self.runs, dim=-1)
+        pixels = batch.pixels.to(self.student.dtype)
+        classes, levels = self.beside(eyes(pixels, batch.grids)).float().split(self.runs, dim=-1)
         dense = F.cross_entropy(classes.reshape(-1, len(LABELS)), batch.cells.flatten(), reduction="sum") / EACH
         true = reduce(
-            batch.pixels, "(cells i) (channels rest) -> cells (i channels)", "mean",
+            pixels, "(cells i) (channels rest) -> cells (i channels)", "mean",
             i=SIDE**2, channels=eyes.config.in_channels,
         )  # fmt: skip
         return dense + F.mse_loss(levels, true, reduction="sum") / self.runs[1]
 
 
 @torch.no_grad()
-def settled(eyes: Path, out: Path, drawn, *, examples: int = 256, device: str | None = None) -> Path:
+def settled(eyes: Path, out: Path, examples: Sequence[Example], *, device: str | None = None) -> Path:
     """A checkpoint whose eyes speak as evenly as words do: vectors of mean 0 and of deviation 1, over many pictures.
 
     The loss above leaves both open. Vectors that share a large part drown what tells them apart, and the decoder then
     learns next to nothing. The tower's last layer is linear, so that shift and scale go into its weights.
     """
     model = load_model(eyes, device=device)
-    seen = torch.cat([example.vectors for example in with_vectors(model, [drawn[at] for at in range(examples)])])
+    seen = torch.cat([example.vectors for example in with_vectors(model, examples)])
     mean = seen.mean(0)
     last = model.model.visual.merger.mlp[-1]
     last.bias.sub_(mean.to(last.bias))

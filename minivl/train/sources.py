@@ -31,7 +31,7 @@ class Shuffled:
         return self.examples[int(order(len(self.examples), self.seed, turn)[place])]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=64)
 def order(count: int, seed: int, turn: int) -> Tensor:
     """The order of `count` things in round number `turn`."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + turn)  # of which the low 32 bits count
@@ -51,8 +51,11 @@ class Mixed:
         self.description = f"mixed by {seed}: {parts}"
 
     def __getitem__(self, number: int) -> Example:
+        return self.source_of(number)[number]
+
+    def source_of(self, number: int):
         drawn = np.random.default_rng([self.seed, number]).random()
-        return self.sources[int(np.searchsorted(self.steps, drawn, side="right"))][number]
+        return self.sources[int(np.searchsorted(self.steps, drawn, side="right"))]
 
 
 class Conversations:

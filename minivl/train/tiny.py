@@ -16,6 +16,7 @@ found again, stage by stage.
 """
 
 import dataclasses
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -27,19 +28,20 @@ import torch
 from ..checkpoint import load_model
 from ..processor import Processor, load_processor
 from . import stages
-from .encoded import EncodedStreams, encoded
+from .encoded import EncodedStreams
 from .freezing import LEARNS
 from .handing_over import RESULT, digest
-from .kept import kept
-from .layout import DrawnConversations, DrawnStreams, Layout, settled
+from .kept import drawn, seen
+from .layout import Alike, DrawnConversations, DrawnFrames, Layout, settled
 from .lessons import Lessons
 from .saving import DRAFT
 from .settings import Settings
-from .sources import Conversations, Mixed, Shuffled
+from .sources import Shuffled
 from .tiny_model import write_start
 from .tiny_streams import StreamSettings, TinyStreams
 from .tiny_world import KINDS, TinyWorld
 
+BUDGET = "budget.json"
 STAGES = ("eyes", "reading", "teacher", "layers", "logits", "tuning", "long")
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens between a fact and its question, at most
 SHARES = dict.fromkeys(KINDS, 1.0) | {"reading": 4.0, "lines": 2.0}  # the hardest most often
@@ -64,6 +66,7 @@ class Budget:
     lines: int  # examples that are kept, with lines to read
     pictures: int  # and with pictures of all kinds
     looks: int  # pictures of each fact
+    others: int  # frames without a fact
     every: int  # one step in so many is of streams
     middle: int  # tokens between a fact and its question, at most
     long: int  # the same in the last stage
@@ -91,7 +94,7 @@ class Budget:
 # First estimates: nothing that they made has been worth shipping yet.
 GPU = Budget(
     {
-        "eyes": Share(8000, 32, 1.5e-3),
+        "eyes": Share(20_000, 64, 1.5e-3),
         "reading": Share(10_000, 64, 1.5e-3),
         "teacher": Share(25_000, 64, 1e-3),
         "layers": Share(4000, 64, 1e-3),
@@ -101,7 +104,8 @@ GPU = Budget(
     },
     lines=80_000,
     pictures=120_000,
-    looks=8,
+    looks=16,
+    others=4096,
     every=2,
     middle=1024,
     long=4096,
@@ -110,7 +114,7 @@ GPU = Budget(
 )
 CPU = Budget(
     {
-        "eyes": Share(2500, 24, 1.5e-3),
+        "eyes": Share(3000, 24, 1.5e-3),
         "reading": Share(4000, 16, 1.5e-3),
         "teacher": Share(3000, 16, 1e-3),
         "layers": Share(150, 16, 1e-3),
@@ -120,7 +124,8 @@ CPU = Budget(
     },
     lines=20_000,
     pictures=16_000,
-    looks=2,
+    looks=4,
+    others=2048,
     every=4,
     middle=256,
     long=1024,
@@ -131,22 +136,17 @@ CPU = Budget(
 
 def train(out: Path, budget: Budget, *, seed: int = 0, device: str | None = None, quiet: bool = False) -> Path:
     """All stages, or what is left of them; the folder of the last one's result."""
-    start, draft = out / "start", out / f"start{DRAFT}"
-    if not start.is_dir():  # whole or not at all, since a kill may come in between
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        write_start(draft, seed=seed)
-        os.replace(draft, start)
-    processor = load_processor(start)
+    start, last = begun(out, budget, seed), out / STAGES[-1] / RESULT
+    if last.is_dir():
+        return last
     options = {"device": device, "quiet": quiet}
     stage = {name: (out / name, budget.settings(name, seed)) for name in STAGES}
-
-    drawn = drawn_pictures(processor, seed)
-    stages.teach(start, drawn, *stage["eyes"], objective=Layout, learns=EYES, **options)
-    eyes = settled(out / "eyes" / RESULT, out / "settled", drawn, device=device)
-    seen = Seen(eyes, processor, budget, seed=seed, device=device)
-    stages.teach(eyes, seen.lines, *stage["reading"], learns=NOT_EYES, **options)
-    data = {name: seen.lessons(name) for name in STAGES[2:]}
+    pictures = Pictures(load_processor(start), budget, seed)
+    stages.teach(start, pictures.alike(), *stage["eyes"], objective=Layout, learns=EYES, **options)
+    eyes = settled(out / "eyes" / RESULT, out / "settled", pictures.frames[:512] + pictures.some[:512], device=device)
+    pictures.look(eyes, device=device)
+    stages.teach(eyes, pictures.lines(), *stage["reading"], learns=NOT_EYES, **options)
+    data = {name: pictures.lessons(name) for name in STAGES[2:]}
     stages.teach(out / "reading", data["teacher"], *stage["teacher"], learns=NOT_EYES, **options)
     stages.distil_layers(out / "teacher", data["layers"], *stage["layers"], **options)
     stages.distil_logits(out / "layers", out / "teacher", data["logits"], *stage["logits"], **options)
@@ -154,36 +154,63 @@ def train(out: Path, budget: Budget, *, seed: int = 0, device: str | None = None
     return stages.tune_long(out / "tuning", data["long"], *stage["long"], rank=budget.rank, **options).folder
 
 
-def drawn_pictures(processor: Processor, seed: int) -> Mixed:
-    """For the eyes: pictures, and frames of short streams, with the renderer's knowledge of each cell."""
-    short = StreamSettings(distance=(0, 64), lead=(0, 32), facts=2, rewrites=1, looks=1, others=256)
-    streams = DrawnStreams(TinyStreams("train", seed, short), processor, size=short.frame)
-    world = DrawnConversations(TinyWorld("train", seed, SHARES), processor)
-    return Mixed([(0.85, world), (0.15, streams)], seed=seed)
+def begun(out: Path, budget: Budget, seed: int) -> Path:
+    """The folder with the first weights; `out` is for runs of this budget and seed from now on."""
+    told = json.loads(json.dumps({"seed": seed, **dataclasses.asdict(dataclasses.replace(budget, workers=0))}))
+    start, draft = out / "start", out / f"start{DRAFT}"
+    if start.is_dir():
+        before = json.loads((start / BUDGET).read_text()) if (start / BUDGET).is_file() else {}
+        if differ := [name for name in told if before.get(name) != told[name]]:
+            raise ValueError(
+                f"{out} holds a tiny model of another budget, in {', '.join(differ)}; choose another --out"
+            )
+        return start
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    write_start(draft, seed=seed)
+    (draft / BUDGET).write_text(json.dumps(told, indent=1) + "\n")
+    os.replace(draft, start)  # whole or not at all, since a kill may come in between
+    return start
 
 
-class Seen:
-    """What the eyes of a checkpoint have seen: lines, pictures of all kinds, and a pool of frames."""
+class Pictures:
+    """All pictures of a budget, drawn once and then looked at once, and what each stage learns from them."""
 
-    def __init__(self, eyes: Path, processor: Processor, budget: Budget, *, seed: int, device: str | None):
+    def __init__(self, processor: Processor, budget: Budget, seed: int):
         self.processor, self.budget, self.seed = processor, budget, seed
-        self.settings = StreamSettings(looks=budget.looks)
+        self.settings = StreamSettings(looks=budget.looks, others=budget.others)
+        lines, world = (
+            DrawnConversations(TinyWorld("train", seed, kinds), processor) for kinds in (["reading"], SHARES)
+        )
+        self.pool = DrawnFrames(TinyStreams("train", seed, self.settings).pool, processor)
+        self.texts = drawn(lines, budget.lines, workers=budget.workers)
+        self.some = drawn(world, budget.pictures, workers=budget.workers)
+        self.frames = drawn(self.pool, len(self.pool), workers=budget.workers)
+        self.told = f"{lines.description}; {world.description}; {self.pool.description}"
+
+    def alike(self) -> Alike:
+        """For the eyes, with the renderer's knowledge of each cell."""
+        batch = self.budget.stages["eyes"].batch
+        return Alike(self.texts + self.some + self.frames, batch=batch, seed=self.seed, description=self.told)
+
+    def look(self, eyes: Path, *, device: str | None) -> None:
+        """From now on examples have what these eyes have seen. A pool's frames that are never shown stay zeros."""
         model = load_model(eyes, device=device)
-        self.vectors = encoded(model, processor, TinyStreams("train", seed, self.settings).pool)
+        self.texts, self.some = seen(model, self.texts), seen(model, self.some)
+        cells, width = self.settings.cells, model.config.hidden_size
+        self.vectors = torch.zeros(len(self.pool.pool), cells, width)
+        self.vectors[self.pool.numbers] = torch.stack([frame.vectors for frame in seen(model, self.frames)]).float()
+        self.frames, self.told = [], f"{self.told}, seen by {digest(eyes)}"
 
-        def looked_at(kinds, count: int) -> Shuffled:
-            source = Conversations(TinyWorld("train", seed, kinds), processor)
-            made = kept(model, source, count, workers=budget.workers)
-            return Shuffled(made, seed=seed, description=f"{source.description}, seen by {digest(eyes)}")
-
-        self.lines, self.pictures = looked_at(["reading"], budget.lines), looked_at(SHARES, budget.pictures)
+    def lines(self) -> Shuffled:
+        return Shuffled(self.texts, seed=self.seed, description=self.told)
 
     def lessons(self, stage: str) -> Lessons:
         """Pictures, and streams whose facts lie further and further back: each length has steps of its own."""
-        budget = self.budget
-        farthest = budget.long if stage == "long" else budget.middle
+        farthest = self.budget.long if stage == "long" else self.budget.middle
         streams = [self.streams(low, high) for low, high in pairwise([0, *LENGTHS]) if high <= farthest]
-        return Lessons(self.pictures, streams, batch=budget.stages[stage].batch, every=budget.every)
+        pictures = Shuffled(self.texts + self.some, seed=self.seed, description=self.told)
+        return Lessons(pictures, streams, batch=self.budget.stages[stage].batch, every=self.budget.every)
 
     def streams(self, low: int, high: int) -> EncodedStreams:
         settings = dataclasses.replace(self.settings, distance=(low, high), lead=(0, high // 4))

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from .drawing import CELL, Canvas, Colour, Picture, inked, pale
 from .scenes import FINE_PITCH, Thing, placed
-from .splits import ALPHABET, COLOURS, EVERY_THING, Draw, check_split
+from .splits import ALPHABET, COLOURS, EVERY_THING, TRAIN, Draw, check_split
 from .texts import fitting, ink_and_ground
 
 BOXES = "ABCDEFGHJKLMNPQR"
@@ -73,8 +73,19 @@ class Pool:
         box, value = divmod(number // self.looks, len(VALUES))
         return BOXES[box], VALUES[value]
 
+    def may_show(self, number: int) -> bool:
+        """Whether streams of this split may have this frame; a held-out fact is a number in train, too."""
+        fact = self.fact(number)
+        return fact is None or self.split != TRAIN or not fact_held_out(*fact)
+
     def __getitem__(self, number: int) -> Picture:
         return self._get(int(number))[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"Pool({self.split!r}, {self.seed}, frame={self.frame}, looks={self.looks}, others={self.others}, "
+            f"variation={self.variation})"
+        )
 
     def record(self, number: int) -> dict:
         """What is on a frame."""

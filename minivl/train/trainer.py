@@ -63,7 +63,7 @@ def train(
     if settings.recorded:
         if device.type != "cuda" or group.count > 1:
             raise ValueError(f"recorded is for one process with a GPU; here are {group.count}, on {device.type}")
-        run = Recorded(run, learns.values(), objective.student.config, device)
+        run = Recorded(run, learns.values(), objective.student)
     optimiser = adamw(learns, weight_decay=settings.weight_decay)
     seed_all(settings.seed)
     held = {name: value for name, value in dataclasses.asdict(settings).items() if name not in FREE}

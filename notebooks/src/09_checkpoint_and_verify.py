@@ -3,13 +3,14 @@
 #
 # **At the end you can**
 #
-# - say what lies in a checkpoint's folder, and count the released model's tensors, parameters and bytes from its
-#   config.json alone;
+# - say what lies in a checkpoint's folder, and count the released model's tensors, parameters and
+#   bytes from its config.json alone;
 # - say which faults of a checkpoint are found when it is loaded, and which it takes a run to find;
-# - hold your own form of a layer against its recurrence in float64, on the layer's own numbers, and say what no such
-#   check can see.
+# - hold your own form of a layer against its recurrence in float64, on the layer's own numbers, and
+#   say what no such check can see.
 #
-# Before it: [chunks and the WY form](04_chunks_and_wy.ipynb) and [the hybrid block](06_hybrid_block.ipynb).
+# Before it: [chunks and the WY form](04_chunks_and_wy.ipynb) and [the hybrid
+# block](06_hybrid_block.ipynb).
 
 # %%
 import json
@@ -47,7 +48,8 @@ home = Path(scratch.name)
 # %% [markdown]
 # ## A folder
 #
-# A checkpoint is a folder. The smallest one that there is to look at is the project's own tiny model.
+# A checkpoint is a folder. The smallest one that there is to look at is the project's own tiny
+# model.
 
 # %%
 ABOUT = {
@@ -66,11 +68,12 @@ table(
 )
 
 # %% [markdown]
-# **The file of weights is a length, a header, and bare numbers.** The length takes 8 bytes. The header is JSON, and says
-# of each tensor its name, dtype, shape, and where it starts and ends. Nothing in such a file can run, and so no pickled
-# one is ever opened.
+# **The file of weights is a length, a header, and bare numbers.** The length takes 8 bytes. The
+# header is JSON, and says of each tensor its name, dtype, shape, and where it starts and ends.
+# Nothing in such a file can run, and so no pickled one is ever opened.
 #
-# $$\text{bytes of the file} = 8 + \text{length} + \sum_{\text{tensors}} \text{width of a number} \cdot \prod \text{shape}$$
+# $$\text{bytes of the file} = 8 + \text{length} + \sum_{\text{tensors}} \text{bytes of a number}
+# \cdot \prod \text{shape}$$
 #
 # So it can be read with no library for it at all:
 
@@ -94,8 +97,9 @@ for name, parameter in model.state_dict().items():
 print(f"{len(entries)} tensors, {length:,} bytes of header, {numbers:,} bytes of numbers")
 
 # %% [markdown]
-# The project reads the header in the same way, and lets the safetensors library check first that the file is sound. The
-# numbers are then *mapped*, one tensor after the other, so that a checkpoint of any size goes through little memory.
+# The project reads the header in the same way, and lets the safetensors library check first that
+# the file is sound. The numbers are then *mapped*, one tensor after the other, so that a checkpoint
+# of any size goes through little memory.
 
 # %%
 show(header)
@@ -103,9 +107,9 @@ show(header)
 # %% [markdown]
 # ## Two styles of names
 #
-# The model's parameters have the released names of the new style. transformers still writes an older one, with other
-# prefixes. **Both must find the same parameters,** here all those of the released model, which is built on the *meta*
-# device: shapes without numbers.
+# The model's parameters have the released names of the new style. transformers still writes an
+# older one, with other prefixes. **Both must find the same parameters,** here all those of the
+# released model, which is built on the *meta* device: shapes without numbers.
 
 # %%
 show(new_style, old_style)
@@ -139,14 +143,16 @@ with fails():
 # %% [markdown]
 # ## Count the 4B
 #
-# The released weights are many gigabytes, and their shapes follow from a few numbers in config.json. With the letters
-# of all notebooks ($D$ model width, $H$ heads, $K$ and $V$ widths of a key and a value), the mixer of a linear layer
-# has
+# The released weights are many gigabytes, and their shapes follow from a few numbers in
+# config.json. With the letters of all notebooks ($D$ model width, $H$ heads, $K$ and $V$ widths of
+# a key and a value), the mixer of a linear layer has
 #
 # $$\underbrace{2DHK}_{q,\,k} + \underbrace{3DHV}_{v,\ \text{gate},\ \text{out}} + \underbrace{2DH}_{\alpha,\,\beta}
-# + \underbrace{4\,(2HK + HV)}_{\text{convolutions}} + \underbrace{2H + V}_{A_{\log},\ \text{time step},\ \text{norm}}$$
+# + \underbrace{4\,(2HK + HV)}_{\text{convolutions}} + \underbrace{2H + V}_{A_{\log},\ \text{time
+# step},\ \text{norm}}$$
 #
-# parameters. The other parts are counted in the same way, and must come out as what the model really has:
+# parameters. The other parts are counted in the same way, and must come out as what the model
+# really has:
 
 
 # %%
@@ -223,14 +229,14 @@ table(
         for part, (many, each) in parts.items()
     ],
 )
-print(
-    f"in all {len(shapes)} tensors, {total:,} parameters, {2 * total:,} bytes in bfloat16: {2 * total / 2**30:.2f} GiB"
-)
+print(f"in all {len(shapes)} tensors and {total:,} parameters")
+print(f"in bfloat16 {2 * total:,} bytes, or {2 * total / 2**30:.2f} GiB")
 
 # %% [markdown]
-# Look where the weights are: more than half lie in the feed-forwards, and the linear mixers, which are what is new,
-# take a fifth. A checkpoint of random weights in the released form (`python -m minivl fake-checkpoint DIR`) is planned
-# from the same shapes. These would be its files, cut in two:
+# Look where the weights are: more than half lie in the feed-forwards, and the linear mixers, which
+# are what is new, take a fifth. A checkpoint of random weights in the released form (`python -m
+# minivl fake-checkpoint DIR`) is planned from the same shapes. These would be its files, cut in
+# two:
 
 # %%
 specs = specs_of(released, torch.bfloat16)
@@ -243,15 +249,16 @@ table(
             number,
             len(shard),
             f"{sum(2 * math.prod(shape) for _, shape in shard.values()):,}",
-            *(f"`{name}`" for name in (list(shard)[0], list(shard)[-1])),
+            *(f"`{name}`" for name in (next(iter(shard)), next(reversed(shard)))),
         ]
         for number, shard in enumerate(shards, start=1)
     ],
 )
 
 # %% [markdown]
-# **One table, used twice.** No `lm_head.weight` is in the list. The table that turns a word into a vector also scores
-# what comes next, and config.json says so: `tie_word_embeddings`. Forwards and backwards,
+# **One table, used twice.** No `lm_head.weight` is in the list. The table that turns a word into a
+# vector also scores what comes next, and config.json says so: `tie_word_embeddings`. Forwards and
+# backwards,
 #
 # $$\text{scores} = \text{norm}(x) \, E^\top$$
 
@@ -266,9 +273,9 @@ with torch.no_grad():
 # %% [markdown]
 # ## What loading finds
 #
-# Names, shapes and dtypes are held against config.json, and every number is looked at once. **All faults are told in
-# one sentence, and there is a model only if there are none.** Here are some, each planted into a copy of the tiny
-# model:
+# Names, shapes and dtypes are held against config.json, and every number is looked at once. **All
+# faults are told in one sentence, and there is a model only if there are none.** Here are some,
+# each planted into a copy of the tiny model:
 
 
 # %%
@@ -346,7 +353,8 @@ for harm in (cut_off, only_pickled):
     print(refused(folder), end="\n\n")
 
 # %% [markdown]
-# And these are no faults: names of the old style, all of them, and a second table that is the first.
+# And these are no faults: names of the old style, all of them, and a second table that is the
+# first.
 
 # %%
 same = {
@@ -409,8 +417,8 @@ show(fault_of)
 show(Probe.errors_of)
 
 # %% [markdown]
-# **3. The whole.** The prompt is read at once and as a stream, and the vision tower as it was loaded
-# and fused; another picture must make a difference.
+# **3. The whole.** The prompt is read at once and as a stream, and the vision tower as it was
+# loaded and fused; another picture must make a difference.
 #
 # Here are the three on the tiny model, in float32, as the command prints them:
 
@@ -440,7 +448,7 @@ assert report.passed
 def sound(folder=tiny):
     reasons = verify(folder).reasons
     layers = sorted({reason.split(":")[0] for reason in reasons if reason.startswith("layer ")})
-    assert not reasons, f"{', '.join(layers)}; the first of {len(reasons)} reasons: {reasons[0]}"
+    assert not reasons, f"{', '.join(layers)}. Reasons: {len(reasons)}, the first: {reasons[0]}"
 
 
 unfaded = broken(
@@ -452,8 +460,8 @@ with patch.object(gated_delta_rule, "chunked", unfaded), fails():
     sound()
 
 # %% [markdown]
-# It names layer 1 and all linear layers after it: **a fault in every layer is the form's own.** A quick
-# test on random numbers would have been content, since they fill one chunk only:
+# It names layer 1 and all linear layers after it: **a fault in every layer is the form's own.** A
+# quick test on random numbers would have been content, since they fill one chunk only:
 
 
 # %%
@@ -490,10 +498,11 @@ with fails():
 # %% [markdown]
 # ## Error against floor
 #
-# How small should an error be? A number that is rounded once is off by at most $2^{-53}$ of its size
-# in float64, $2^{-24}$ in float32, $2^{-9}$ in bfloat16. That is the *floor*; nothing that computes in
-# that dtype can be below it for long. A few times the floor is sound. verify's *bounds* lie higher,
-# so that no sound layer ever fails, and far below what a wrong line does, like the one from above.
+# How small should an error be? A number that is rounded once is off by at most $2^{-53}$ of its
+# size in float64, $2^{-24}$ in float32, $2^{-9}$ in bfloat16. That is the *floor*; nothing that
+# computes in that dtype can be below it for long. A few times the floor is sound. verify's *bounds*
+# lie higher, so that no sound layer ever fails, and far below what a wrong line does, like the one
+# from above.
 #
 # Four layers make a poor plot. So here is a checkpoint of random weights, narrow, but with the 36
 # layers of the released model.
@@ -564,9 +573,9 @@ axes.set(
 axes.legend(ncols=4, loc="center", bbox_to_anchor=(0.5, 0.33), fontsize=9)
 picture(
     figure,
-    "Errors of 36 layers in three dtypes, on a log scale. Each dtype's errors lie on a level of their own, next to the "
-    "line of its floor, from the first layer to the last, and under the dotted line of its bound, by a factor of two in "
-    "bfloat16 and by far more in float32 and float64. Crosses show float32 with a wrong line: all far above the bounds.",
+    "Errors of 36 layers in three dtypes, on a log scale. Each dtype's errors lie on a level of their own, next to "
+    "the line of its floor, from the first layer to the last, and below the dotted line of its bound: just below in "
+    "bfloat16, far below in float32 and float64. Crosses show float32 with a wrong line, all far above the bounds.",
     ["dtype", "floor", "smallest", "largest", "bounds"],
     [
         [
@@ -591,9 +600,9 @@ picture(
 # %% [markdown]
 # ## Why a layer's own numbers
 #
-# The decay between two tokens of a chunk, $\Gamma_{ij} = e^{G_i - G_j}$, invites a shortcut that many a
-# kernel has taken: one factor for the query's token, one for the key's, and then a single product of
-# matrices.
+# The decay between two tokens of a chunk, $\Gamma_{ij} = e^{G_i - G_j}$, invites a shortcut that
+# many a kernel has taken: one factor for the query's token, one for the key's, and then a single
+# product of matrices.
 #
 # $$\Gamma_{ij} = e^{G_i} \cdot e^{-G_j}$$
 
@@ -614,9 +623,9 @@ table(["checkpoint", "verdict", "first reason"], rows)
 assert rows[1][1] == "FAILED"
 
 # %% [markdown]
-# The quick test is content, and a checkpoint may be, too; on another the same line gives NaN. One of
-# the factors is larger than 1 now, and float32 ends at $e^{88.7}$. So the shortcut holds as long as
-# no chunk forgets more than that, which is a matter of a layer's gates. We can see it: take each
+# The quick test is content, and a checkpoint may be, too; on another the same line gives NaN. One
+# of the factors is larger than 1 now, and float32 ends at $e^{88.7}$. So the shortcut holds as long
+# as no chunk forgets more than that, which is a matter of a layer's gates. We can see it: take each
 # layer's numbers, as a probe does, and hold both lines against the recurrence.
 
 # %%
@@ -690,9 +699,9 @@ picture(
 )
 
 # %% [markdown]
-# Friendly gates would have passed the shortcut for ever. So put your form where the probes
-# look, at `minivl.ops.gated_delta_rule.chunked`, or `triton_chunked` for a kernel, and run verify on
-# the checkpoint that it is for. [Its page](../docs/verify.md) shows how, and has the bounds.
+# Friendly gates would have passed the shortcut for ever. So put your form where the probes look, at
+# `minivl.ops.gated_delta_rule.chunked`, or `triton_chunked` for a kernel, and run verify on the
+# checkpoint that it is for. [Its page](../docs/verify.md) shows how, and has the bounds.
 #
 # ## What it can't see
 #
@@ -755,8 +764,8 @@ table(
 )
 
 # %% [markdown]
-# Against these there are published checksums, questions with known answers (`python -m minivl eval`),
-# and the tests of the code itself. Nor does verify know whether a model is any good.
+# Against these there are published checksums, questions with known answers (`python -m minivl
+# eval`), and the tests of the code itself. Nor does verify know whether a model is any good.
 #
 # ## Three questions
 #
@@ -780,8 +789,8 @@ table(
 #
 # </details>
 #
-# **3.** Why are the layers compared on what the model itself computes, when random q, k, v and gates
-# are so much easier to come by?
+# **3.** Why are the layers compared on what the model itself computes, when random q, k, v and
+# gates are so much easier to come by?
 #
 # <details><summary>Answer</summary>
 #

@@ -201,18 +201,13 @@ left.set(
 )
 left.legend()
 places = torch.arange(1, len(full))
-for offset, (label, found, look) in enumerate(
-    (("on the teacher's input", curve[32], GREEN), ("the student on its own", after, PURPLE))
+for shift, label, found, look, hatch in (
+    (-0.18, "on the teacher's input", curve[32], GREEN, ""),
+    (0.18, "the student on its own", after, PURPLE, "//"),
 ):
-    right.bar(places + 0.36 * offset - 0.18, found[1:], 0.34, label=label, color=look["color"])
-    for number in range(1, len(full)):
-        right.text(
-            number + 0.36 * offset - 0.18,
-            found[number],
-            f"{found[number]:.2f}",
-            ha="center",
-            va="bottom",
-        )
+    drawn = {"color": look["color"], "hatch": hatch, "edgecolor": "white"}
+    bars = right.bar(places + shift, found[1:], 0.34, label=label, **drawn)
+    right.bar_label(bars, fmt="%.2f")
 right.set(
     title="After 32 steps",
     xlabel="behind layer",
@@ -593,6 +588,13 @@ run = Settings(steps=5, batch=4, at_once=4, learning_rate=1e-3, save_every=2)
 whole = stages.tune(place / "1b", data, place / "2", run, **cpu)
 last = stages.tune_long(place / "2", data, place / "3", short, rank=4, **cpu)
 assert load_model(last.folder, device="cpu").config == student.config
+tuned = load_model(whole.folder, device="cpu").state_dict()
+learnt = {
+    freezing.part_of(name, student.config)
+    for name in given.keys() & tuned.keys()
+    if not torch.equal(tuned[name], given[name])
+}
+assert learnt == set(freezing.LEARNS["tuning"])  # the rest is still the teacher's, bit for bit
 
 
 def a_kill_changes_nothing(name):
