@@ -1,7 +1,7 @@
 """What README and docs may say of counts and sizes today: each number from the thing itself, and the table of claims.
 
-A claim is a sentence of a page, as a pattern whose groups are its numbers, and what gives them today. Sizes are those of
-the released model, of which only the shapes are made, on PyTorch's meta device.
+A claim is a sentence of a page, as a pattern whose groups are its numbers, and what gives them today. Sizes are those
+of the released model, of which only the shapes are made, on PyTorch's meta device.
 """
 
 import ast

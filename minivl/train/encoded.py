@@ -76,7 +76,8 @@ def with_vectors(model: InfiniteVL, examples: Sequence[Example], *, at_once: int
 
 def looked_at(model: InfiniteVL, pixels: Tensor, grids: Tensor) -> Tensor:
     """The tower's vectors of these patches [cells, D], as the model would see them."""
-    return model.model.visual(pixels.to(model.device, model.dtype), grids).to("cpu", torch.float32)
+    pixels = pixels.to(model.device).to(model.dtype)  # in this order: the device is faster at it
+    return model.model.visual(pixels, grids).to("cpu", torch.float32)
 
 
 class EncodedStreams:

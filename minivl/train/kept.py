@@ -41,8 +41,11 @@ def drawn(source, count: int, *, workers: int = 0, at_once: int = 64) -> list[Ex
 
 def seen(model: InfiniteVL, examples: Sequence[Example], *, at_once: int = 512) -> list[Example]:
     """The same examples with what the model's eyes make of their pictures, in float16, in place of the pixels."""
-    looked = with_vectors(model, examples, at_once=at_once)
-    return [dataclasses.replace(one, vectors=one.vectors.half(), cells=None) for one in looked]
+    by_size = sorted(range(len(examples)), key=lambda at: examples[at].grids.flatten().tolist())  # one plan for many
+    found: list[Example | None] = [None] * len(examples)
+    for at, one in zip(by_size, with_vectors(model, [examples[at] for at in by_size], at_once=at_once), strict=True):
+        found[at] = dataclasses.replace(one, vectors=one.vectors.half(), cells=None)
+    return found
 
 
 def joined(examples: Sequence[Example]) -> dict[str, tuple[Tensor, list[int]]]:

@@ -91,22 +91,21 @@ class Budget:
         )
 
 
-# First estimates: nothing that they made has been worth shipping yet.
 GPU = Budget(
     {
-        "eyes": Share(20_000, 64, 1.5e-3),
-        "reading": Share(10_000, 64, 1.5e-3),
-        "teacher": Share(25_000, 64, 1e-3),
-        "layers": Share(4000, 64, 1e-3),
-        "logits": Share(6000, 64, 1e-3),
-        "tuning": Share(25_000, 64, 1e-3),
-        "long": Share(1500, 32, 1e-3),
+        "eyes": Share(16_000, 64, 1.5e-3),
+        "reading": Share(4000, 64, 1.5e-3),
+        "teacher": Share(9000, 64, 1e-3),
+        "layers": Share(1500, 64, 1e-3),
+        "logits": Share(2500, 64, 1e-3),
+        "tuning": Share(11_000, 64, 1e-3),
+        "long": Share(200, 32, 1e-3),
     },
-    lines=80_000,
+    lines=140_000,
     pictures=120_000,
     looks=16,
     others=4096,
-    every=2,
+    every=3,
     middle=1024,
     long=4096,
     recorded=True,

@@ -70,7 +70,7 @@ table(
 # %% [markdown]
 # **The file of weights is a length, a header, and bare numbers.** The length takes 8 bytes. The
 # header is JSON, and says of each tensor its name, dtype, shape, and where it starts and ends.
-# Nothing in such a file can run, and so no pickled one is ever opened.
+# Nothing in such a file can run. A pickled one could, and is never opened.
 #
 # $$\text{bytes of the file} = 8 + \text{length} + \sum_{\text{tensors}} \text{bytes of a number}
 # \cdot \prod \text{shape}$$
@@ -158,56 +158,46 @@ with fails():
 # %%
 def counted(config):
     """part: (how many there are, parameters of one), from the configuration alone."""
-    D, H, K, V = (
-        config.hidden_size,
-        config.num_linear_heads,
-        config.linear_head_dim,
-        config.linear_value_dim,
-    )
-    queries, keys = (
-        heads * config.head_dim
-        for heads in (config.num_attention_heads, config.num_key_value_heads)
-    )
+    D, H, layers = config.hidden_size, config.num_linear_heads, len(config.layer_types)
+    K, V = config.linear_head_dim, config.linear_value_dim
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
     window = D * queries + queries + 2 * (D * keys + keys) + queries * D
-    linear = (
-        2 * D * H * K + 3 * D * H * V + 2 * D * H + config.conv_size * H * (2 * K + V) + 2 * H + V
-    )
-    eyes, cell = config.vision, config.vision.spatial_merge_size**2 * config.vision.hidden_size
-    width, inner = eyes.hidden_size, eyes.intermediate_size
-    of_block = 2 * width + 4 * (width * width + width) + 3 * width * inner + 2 * inner + width
-    merger = width + cell * cell + cell + cell * eyes.out_hidden_size + eyes.out_hidden_size
-    layers = len(config.layer_types)
+    matrices, convolutions = 2 * D * H * K + 3 * D * H * V, config.conv_size * H * (2 * K + V)
+    linear = matrices + 2 * D * H + convolutions + 2 * H + V
+    tower = config.vision
+    width, inner, cell = tower.hidden_size, tower.intermediate_size, 4 * tower.hidden_size
+    block = 2 * width + 4 * (width * width + width) + 3 * width * inner + 2 * inner + width
+    merger = width + cell * cell + cell + cell * D + D
     return {
         "table of words": (1, config.vocab_size * D),
         "window mixers": (config.layer_types.count("sliding_attention"), window),
         "linear mixers": (config.layer_types.count("linear_attention"), linear),
         "feed-forwards": (layers, 3 * D * config.intermediate_size),
         "norms": (2 * layers + 1, D),
-        "vision: patches": (1, eyes.patch_width * width),
-        "vision: blocks": (eyes.depth, of_block),
+        "vision: patches": (1, tower.patch_width * width),
+        "vision: blocks": (tower.depth, block),
         "vision: merger": (1, merger),
     }
 
 
+PIECES = {  # the first one that is in a name tells what the parameter belongs to
+    "visual.patch_embed": "vision: patches",
+    "visual.blocks": "vision: blocks",
+    "visual.merger": "vision: merger",
+    "embed_tokens": "table of words",
+    "mlp": "feed-forwards",
+    "self_attn": "mixers",
+    "norm": "norms",
+}
+
+
 def part_of(name, config):
-    """The part that a parameter belongs to."""
-    if name.startswith("model.visual."):
-        piece = name.split(".")[2]
-        return {
-            "patch_embed": "vision: patches",
-            "blocks": "vision: blocks",
-            "merger": "vision: merger",
-        }[piece]
-    if ".self_attn." in name:
-        kind = config.layer_types[int(name.split(".")[3])]
-        return {"sliding_attention": "window mixers", "linear_attention": "linear mixers"}[kind]
-    return (
-        "table of words"
-        if "embed_tokens" in name
-        else "feed-forwards"
-        if ".mlp." in name
-        else "norms"
-    )
+    part = next(part for piece, part in PIECES.items() if piece in name)
+    if part != "mixers":
+        return part
+    kind = config.layer_types[int(name.split(".")[3])]
+    return {"sliding_attention": "window mixers", "linear_attention": "linear mixers"}[kind]
 
 
 def counts_are_right(config, shapes):
@@ -243,13 +233,13 @@ specs = specs_of(released, torch.bfloat16)
 shards = in_shards(specs, 2)
 assert sum(math.prod(shape) for _, shape in specs.values()) == total
 table(
-    ["shard", "tensors", "bytes of numbers", "first", "last"],
+    ["shard", "tensors", "bytes of numbers", "the last of them"],
     [
         [
             number,
             len(shard),
             f"{sum(2 * math.prod(shape) for _, shape in shard.values()):,}",
-            *(f"`{name}`" for name in (next(iter(shard)), next(reversed(shard)))),
+            f"`{next(reversed(shard))}`",
         ]
         for number, shard in enumerate(shards, start=1)
     ],
@@ -283,8 +273,7 @@ def planted(name, changed):
     """A copy of the tiny model's folder with the tensors that `changed` makes of its own."""
     folder = home / name.replace(" ", "-")
     shutil.copytree(tiny, folder, dirs_exist_ok=True)
-    path = folder / "model.safetensors"
-    save_file(changed(load_file(path)), path)
+    save_file(changed(load_file(tiny / "model.safetensors")), folder / "model.safetensors")
     return folder
 
 
@@ -499,9 +488,10 @@ with fails():
 # ## Error against floor
 #
 # How small should an error be? A number that is rounded once is off by at most $2^{-53}$ of its
-# size in float64, $2^{-24}$ in float32, $2^{-9}$ in bfloat16. That is the *floor*; nothing that
-# computes in that dtype can be below it for long. A few times the floor is sound. verify's *bounds*
-# lie higher, so that no sound layer ever fails, and far below what a wrong line does, like the one
+# size in float64, $2^{-24}$ in float32, and $2^{-9}$ in bfloat16. Call that the *floor*. A form
+# that sums in float32 and rounds to bfloat16 once, at its end, lies just below it. One that
+# computes in float32 or float64 all the way rounds many times, and lies a little above. verify's
+# *bounds* are higher, so that sound layers pass, and far below what a wrong line does, like the one
 # from above.
 #
 # Four layers make a poor plot. So here is a checkpoint of random weights, narrow, but with the 36

@@ -92,8 +92,8 @@ for axes, at in zip(panels, [*range(len(shown)), *shown], strict=True):
     axes.set_axis_off()
 picture(
     figure,
-    "Two rows of small frames. Above, the stream's first: letters, coloured shapes, stripes, and discs with a letter "
-    "and a value. Below, all frames that show a fact: a letter and a value within a rectangle.",
+    "Two rows of small frames. Above, the stream's first: letters, coloured shapes, and discs with a letter and a "
+    "value. Below, all frames that show a fact: a letter and a value within a rectangle.",
     ["frame", "box", "value"],
     [[at, *fact] for at, fact in shown.items()],
 )
@@ -103,7 +103,7 @@ picture(
 #
 # The memory is made before the first frame. **From then on no tensor grows, moves, or is
 # replaced.** A ring holds the newest tokens, number $p$ in slot $p \bmod R$; a state holds what was
-# written and hasn't faded. Where slots are counted, frames come as 4 tokens, so $R = W - 1 + 4$.
+# written and hasn't faded. A frame comes as 4 tokens at once, so $R = W - 1 + 4$.
 
 
 # %%
@@ -179,19 +179,19 @@ def cache_bytes(config, tokens, dtype):
     return found
 
 
-def work_of(frame_number):
-    """Multiplications and additions of watching one more frame, after so many."""
+def work_after(frames):
+    """Multiplications and additions in the matrix products of one more frame, after so many."""
     stream = Stream(model, processor, size=SIDE)
-    for image in images[:frame_number]:
+    for image in images[:frames]:
         stream.watch(image)
     with FlopCounterMode(display=False) as counted:
-        stream.watch(images[frame_number])
+        stream.watch(images[frames])
     return counted.get_total_flops()
 
 
-work = {after: work_of(after) for after in (0, 20, 60)}
-assert len(set(work.values())) == 1
-print(f"{work[0]:,} multiplications and additions for a frame, whichever it is")
+work = [work_after(frames) for frames in (0, 20, 60)]
+assert len(set(work)) == 1
+print(f"{work[0]:,} multiplications and additions, for the first frame and for any other")
 
 # %% [drawing]
 figure, (memory, speed, state) = drawing(9.6, 3.3, columns=3)
@@ -252,7 +252,7 @@ picture(
 #
 # A flat line alone proves little. The released demo records one frame's work and replays it, with
 # the ring's counter as a number in Python, which a recording holds still. So its window layers see
-# two frames for ever, in memory that is as flat as can be. Here is that fault:
+# two frames for ever, in memory that is as flat as can be. Here is a counter that is held still:
 
 # %%
 frozen = broken(Ring.write, "self.seen += k.shape[1] if lengths is None else lengths", "pass")
@@ -266,8 +266,8 @@ with fails():
 # ## Any cut gives the same
 #
 # A stream is cut into frames. **It could be cut anywhere else, or not at all: every token gets the
-# same vector.** Here 60 frames are read in one call without a memory, watched one by one, and cut in
-# four ways through a memory; in float64, so that nothing hides behind rounding.
+# same vector.** Here 60 frames are read in one call without a memory, watched one by one, and cut
+# in four ways through a memory; in float64, so that nothing hides behind rounding.
 
 
 # %%
@@ -360,7 +360,7 @@ a_question_leaves_no_trace()
 # %% [markdown]
 # ### Break it
 #
-# The copy is no copy. It still answers, and even well, the first time.
+# The copy is no copy. It still answers, and the answer doesn't tell.
 
 # %%
 no_copy = broken(copies, "return memory.clone()", "return memory")
@@ -452,7 +452,8 @@ print(f"right in this run: {', '.join(told)}")
 # That is an anecdote, and three things are missing: *many* questions at each distance; *chance*,
 # which is what a model gets that guesses; and a *control*, the same streams of which the model sees
 # nothing but the last window. Where the fact is older than that, a right answer of the control is
-# luck. What the model gets beyond the control, its states have carried.
+# luck. What the model gets beyond the control, its states have carried. At 0 windows both have seen
+# the fact just now.
 #
 # Since any cut gives the same, no stream needs to be watched for that: each is read in one call,
 # from vectors that the tower has made once for each picture.
