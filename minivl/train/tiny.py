@@ -97,8 +97,8 @@ GPU = Budget(
         "reading": Share(4000, 64, 1.5e-3),
         "teacher": Share(9000, 64, 1e-3),
         "layers": Share(1500, 64, 1e-3),
-        "logits": Share(2500, 64, 1e-3),
-        "tuning": Share(11_000, 64, 1e-3),
+        "logits": Share(2000, 64, 1e-3),
+        "tuning": Share(10_000, 64, 1e-3),
         "long": Share(200, 32, 1e-3),
     },
     lines=140_000,
@@ -197,8 +197,8 @@ class Pictures:
         model = load_model(eyes, device=device)
         self.texts, self.some = seen(model, self.texts), seen(model, self.some)
         cells, width = self.settings.cells, model.config.hidden_size
-        self.vectors = torch.zeros(len(self.pool.pool), cells, width)
-        self.vectors[self.pool.numbers] = torch.stack([frame.vectors for frame in seen(model, self.frames)]).float()
+        self.vectors = torch.zeros(len(self.pool.pool), cells, width, dtype=torch.float16)
+        self.vectors[self.pool.numbers] = torch.stack([frame.vectors for frame in seen(model, self.frames)])
         self.frames, self.told = [], f"{self.told}, seen by {digest(eyes)}"
 
     def lines(self) -> Shuffled:

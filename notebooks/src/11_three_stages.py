@@ -60,8 +60,8 @@ place = Path(home.name)
 #
 # Here it is done in seconds, with the tiny model. It is a student already, so we make a teacher of
 # it: full attention in every layer, with the weights of the nearest window layer before, and then a
-# moment of practice with questions about drawn pictures. It is no good teacher, and need not be one: a student
-# is to do what its teacher does.
+# moment of practice with questions about drawn pictures. It is no good teacher, and need not be one:
+# a student is to do what its teacher does.
 
 # %%
 tiny, processor = minivl.load("tiny", device="cpu", dtype=torch.float32)
@@ -79,9 +79,9 @@ windows = [n for n, kind in enumerate(layer_types) if kind == "sliding_attention
 linear = [n for n, kind in enumerate(layer_types) if kind == "linear_attention"]
 
 
-def attention_of(layer):
-    """The attention of the window layer that a linear layer follows."""
-    return f"layers.{max(n for n in windows if n <= int(layer[1]))}.self_attn"
+def attention_of(found):
+    """Instead of the mixer of layer number `found[1]`: that of the window layer at the head of its block."""
+    return f"layers.{max(n for n in windows if n <= int(found[1]))}.self_attn"
 
 
 with torch.device("meta"):
@@ -119,7 +119,7 @@ assert {freezing.part_of(name, student.config) for name in fresh} == {"linear mi
 # | stage | minimises | over |
 # |---|---|---|
 # | 1a | $\frac1L \sum_l \lvert f_l(x_l) - f^\star_l(x_l) \rvert^2 / D$, with $x_l$ the teacher's own input | tokens |
-# | 1b | $\tau^2 \, \text{KL}\big(\text{softmax}(z^\star\!/\tau) \,\Vert\, \text{softmax}(z/\tau)\big)$ | tokens |
+# | 1b | $\tau^2 \text{KL}(\text{softmax}(z^\star / \tau) \Vert \text{softmax}(z / \tau))$ | tokens |
 # | 2 and 3 | $-\log \text{softmax}(z)_\text{next}$ | tokens of answers |
 #
 # A star marks what is the teacher's: $f^\star_l$ its layer $l$, $z^\star$ its scores of the next
