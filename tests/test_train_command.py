@@ -242,7 +242,7 @@ def test_a_batch_that_cannot_be_shared_out_is_told_before_anything_is_read(home,
 def small_tiny(tmp_path_factory):
     """`train tiny` with two steps a stage, small pools and few questions; and the same command again, not scored."""
     home = tmp_path_factory.mktemp("tiny")
-    shares = {stage: tiny.Share(2, 2, 1e-3) for stage in tiny.STAGES}
+    shares = {stage: tiny.Share(2, 2, 1e-3, 64) for stage in tiny.STAGES}
     budget = dataclasses.replace(tiny.pick("cpu"), stages=shares, lines=4, pictures=6, looks=1, others=16, workers=0)
     settings = StreamSettings(looks=1, others=16, lead=(0, 64))
     scores = functools.partial(train_tiny.scores, kinds=("colour", "same"), windows=(0, 2), settings=settings)

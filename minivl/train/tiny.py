@@ -51,11 +51,13 @@ NOT_EYES = tuple(part for part in LEARNS["teacher"] if part not in EYES)
 
 @dataclass(frozen=True)
 class Share:
-    """What one stage gets: steps, examples a step, and the highest learning rate."""
+    """What one stage gets: steps, examples a step, the highest learning rate, and the most tokens that lie between a
+    fact and its question; 0 where there are no streams."""
 
     steps: int
     batch: int
     rate: float
+    far: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,6 @@ class Budget:
     looks: int  # pictures of each fact
     others: int  # frames without a fact
     every: int  # one step in so many is of streams
-    middle: int  # tokens between a fact and its question, at most
-    long: int  # the same in the last stage
     tokens_at_once: int | None = None  # in a pass; None: a step is one pass
     recorded: bool = False
     rank: int = 16
@@ -95,19 +95,17 @@ GPU = Budget(
     {
         "eyes": Share(16_000, 64, 1.5e-3),
         "reading": Share(4000, 64, 1.5e-3),
-        "teacher": Share(9000, 64, 1e-3),
-        "layers": Share(1500, 64, 1e-3),
-        "logits": Share(2000, 64, 1e-3),
-        "tuning": Share(10_000, 64, 1e-3),
-        "long": Share(200, 32, 1e-3),
+        "teacher": Share(9000, 64, 1e-3, 1024),
+        "layers": Share(1500, 64, 1e-3, 1024),
+        "logits": Share(2000, 64, 1e-3, 1024),
+        "tuning": Share(10_000, 64, 1e-3, 2048),
+        "long": Share(200, 32, 1e-3, 4096),
     },
     lines=140_000,
     pictures=120_000,
     looks=16,
     others=4096,
     every=3,
-    middle=1024,
-    long=4096,
     recorded=True,
     save_every=2000,
 )
@@ -115,19 +113,17 @@ CPU = Budget(
     {
         "eyes": Share(3000, 24, 1.5e-3),
         "reading": Share(4000, 16, 1.5e-3),
-        "teacher": Share(3000, 16, 1e-3),
-        "layers": Share(150, 16, 1e-3),
-        "logits": Share(300, 16, 1e-3),
-        "tuning": Share(900, 16, 1e-3),
-        "long": Share(60, 8, 1e-3),
+        "teacher": Share(3000, 16, 1e-3, 256),
+        "layers": Share(150, 16, 1e-3, 256),
+        "logits": Share(300, 16, 1e-3, 256),
+        "tuning": Share(900, 16, 1e-3, 256),
+        "long": Share(60, 8, 1e-3, 1024),
     },
     lines=20_000,
     pictures=16_000,
     looks=4,
     others=2048,
     every=4,
-    middle=256,
-    long=1024,
     tokens_at_once=1 << 10,
     workers=1,
 )
@@ -206,10 +202,10 @@ class Pictures:
 
     def lessons(self, stage: str) -> Lessons:
         """Pictures, and streams whose facts lie further and further back: each length has steps of its own."""
-        farthest = self.budget.long if stage == "long" else self.budget.middle
-        streams = [self.streams(low, high) for low, high in pairwise([0, *LENGTHS]) if high <= farthest]
+        share = self.budget.stages[stage]
+        streams = [self.streams(low, high) for low, high in pairwise([0, *LENGTHS]) if high <= share.far]
         pictures = Shuffled(self.texts + self.some, seed=self.seed, description=self.told)
-        return Lessons(pictures, streams, batch=self.budget.stages[stage].batch, every=self.budget.every)
+        return Lessons(pictures, streams, batch=share.batch, every=self.budget.every)
 
     def streams(self, low: int, high: int) -> EncodedStreams:
         settings = dataclasses.replace(self.settings, distance=(low, high), lead=(0, high // 4))

@@ -123,7 +123,7 @@ assert {freezing.part_of(name, student.config) for name in fresh} == {"linear mi
 # | 2 and 3 | $-\log \text{softmax}(z)_\text{next}$ | tokens of answers |
 #
 # A star marks what is the teacher's: $f^\star_l$ its layer $l$, $z^\star$ its scores of the next
-# word. What learns in each stage is one line of a table, and a frozen weight gets no gradient:
+# word. A chosen part of the weights learns in each stage, and a frozen weight gets no gradient:
 
 # %%
 show(freezing.freeze)
@@ -302,8 +302,8 @@ with fails():
 #
 # The student reads on its own, and what it expects next is held against what the teacher expects,
 # at every token: not the best word only, but how likely each one is. A student that is sure where its
-# teacher isn't costs more than the other way round. A temperature $\tau$ above 1
-# flattens both, so that unlikely words count for more.
+# teacher isn't costs more than the other way round. A temperature $\tau$ above 1 flattens both, so that
+# unlikely words count for more.
 
 # %%
 show(losses.divergence)

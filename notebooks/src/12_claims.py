@@ -441,11 +441,11 @@ say(*about_task("reading"))
 # %% [markdown]
 # ## What a state can hold
 #
-# **A matrix of $K$ rows holds $K$ facts under orthogonal keys, exactly, whatever the rule; and no
-# matrix whatever holds more than $K$ without error.** For among $K + 1$ keys one is a sum of others,
-# and so is its answer. What lies between depends on the rule. See it with $K = 32$, random keys and
-# random labels out of 64, and beside the rules the best that any matrix could do: least squares over
-# all facts at once.
+# **A matrix of $K$ rows holds $K$ facts under orthogonal keys, exactly, be they added up or written by
+# the delta rule; and no matrix whatever holds more than $K$ facts without error.** For among $K + 1$
+# keys one is a sum of others, and so is its answer. Where keys are merely different, it depends on the
+# rule. See it with $K = 32$, random keys and random labels out of 64, and beside the rules the best that
+# any matrix could do: least squares over all facts at once.
 
 # %%
 K, LABELS, TRIALS = 32, 64, 60
@@ -853,9 +853,9 @@ for run in found["runs"]:
 
 # %% [markdown]
 # A claim that does not appear here is not refuted. These decoders are more than a thousand times
-# smaller than the paper's, and their training ends long before anything has converged; a single rate serves all
-# arms. Nor is one proved that appears. What can be said is whether the mechanism is there, and
-# whether this experiment was sharp enough to see it.
+# smaller than the paper's, their training ends long before anything has converged, and a single rate
+# serves all arms. Nor is one proved that appears. What can be said is whether the mechanism is there,
+# and whether this experiment was sharp enough to see it.
 #
 # ## Three questions
 #
