@@ -15,7 +15,7 @@ from minivl.fake_tokenizer import CONTROL
 from minivl.model import InfiniteVL
 from minivl.processor import load_processor
 from minivl.train import freezing, tiny, tiny_model, trainer
-from minivl.train.drawing import CELL, LABELS, PATCH, Canvas, Picture
+from minivl.train.drawing import CELL, HUES, LABELS, PATCH, Canvas, Picture
 from minivl.train.encoded import with_vectors
 from minivl.train.examples import collate, example_of
 from minivl.train.kept import drawn, seen
@@ -126,8 +126,8 @@ def marked(rows: int, columns: int, patch: tuple[int, int]) -> Picture:
     """White, but for one patch with a black star in its middle."""
     canvas = Canvas(columns * CELL, rows * CELL, (255, 255, 255))
     middle = (patch[1] * PATCH + PATCH / 2, patch[0] * PATCH + PATCH / 2)
-    canvas.shape("star", middle, 5.0, (0, 0, 0))
-    return Picture(canvas.image, canvas.layout(), canvas.slots())
+    canvas.shape("star", middle, 5.0, "black", (0, 0, 0))
+    return canvas.labelled(canvas.image)
 
 
 @given(rows=st.integers(2, 4), columns=st.integers(2, 4), seed=st.integers(0, 10**6))
@@ -144,9 +144,10 @@ def test_cells_come_in_the_order_of_the_towers_patches(processor, rows, columns,
     labels = cells[:, :4].flatten()
     assert labels.nonzero().flatten().tolist() == [inked]
     assert labels[inked] == star
-    slots = cells[:, 4:]
-    assert slots.nonzero().tolist() == [[inked // 4, 0]]
+    slots, hues = cells[:, 4:8], cells[:, 8:]
+    assert slots.nonzero().tolist() == hues.nonzero().tolist() == [[inked // 4, 0]]
     assert slots[inked // 4, 0] == star
+    assert HUES[hues[inked // 4, 0]] == "black"
 
 
 def test_cells_of_several_pictures_stand_one_after_another():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minivl.train import contact_sheet, drawing, fonts, lettering, splits, texts
-from minivl.train.drawing import CELL, LABELS, PATCH
+from minivl.train.drawing import CELL, HUES, LABELS, PATCH
 from minivl.train.lettering import Line
 from minivl.train.splits import COLOURS, SPLITS, Draw
 from minivl.train.tiny_settings import Settings
@@ -120,11 +120,14 @@ def test_labels_have_the_shape_of_their_picture_and_name_what_is_on_it(kind, ind
         width, height = picture.image.size
         assert width % CELL == height % CELL == 0
         assert picture.layout.shape == (height // PATCH, width // PATCH)
-        assert picture.slots.shape == (height // CELL, width // CELL, drawing.SLOTS)
+        assert picture.slots.shape == picture.hues.shape == (height // CELL, width // CELL, drawing.SLOTS)
         if "scenes" in sample.record:
-            said = sorted(thing["shape"] for thing in sample.record["scenes"][at])
-            assert said == sorted(LABELS[label] for label in picture.slots.ravel() if label)
-            assert set(said) == {LABELS[label] for label in picture.layout.ravel() if label}
+            said = sorted((thing["shape"], thing["colour"]) for thing in sample.record["scenes"][at])
+            pairs = zip(picture.slots.ravel(), picture.hues.ravel(), strict=True)
+            assert said == sorted((LABELS[label], HUES[hue]) for label, hue in pairs if label)
+            assert {shape for shape, _ in said} == {LABELS[label] for label in picture.layout.ravel() if label}
+        else:
+            assert not picture.hues.any()
 
 
 @each_kind

@@ -7,6 +7,7 @@ something that is not there. A tiny model learns to read only with such dense he
     image       W × H                   RGB     PIL picture; both sides are multiples of 28
     layout      [H / 14, W / 14]        uint8   for each patch, the class with the most ink in it; 0: blank
     slots       [H / 28, W / 28, 4]     uint8   for each merged cell, what has its middle there, from left to right
+    hues        [H / 28, W / 28, 4]     uint8   of each of these the colour, if a question can be about it; 0: it can't
 """
 
 import math
@@ -21,6 +22,7 @@ from .splits import ALPHABET, COLOURS, SHAPES, Draw
 
 PATCH, CELL, SLOTS = 14, 28, 4
 LABELS = ("blank", *ALPHABET, *SHAPES)  # a class is an index into these
+HUES = ("none", *COLOURS)  # and a hue into these
 LEAST_INK = 6  # pixels of a patch's 196 that make it a class's; an edge that just reaches over does not
 
 # Their brightness goes up in steps of 25 and more of 255, so that they differ in grey, too; grounds are lighter still.
@@ -64,6 +66,7 @@ class Picture:
     image: Image.Image
     layout: np.ndarray
     slots: np.ndarray
+    hues: np.ndarray
 
 
 Answered = tuple[list[Picture], str, str, dict]  # pictures, a question, its answer, and the record
@@ -73,17 +76,11 @@ class Canvas:
     def __init__(self, width: int, height: int, ground: Colour):
         self.image = Image.new("RGB", (width, height), ground)
         self.owners = Image.new("L", (width, height))  # 0: no one's
-        self.things: list[tuple[int, float, float]] = []  # class, and the middle
+        self.things: list[tuple[int, int, float, float]] = []  # class, hue, and the middle
 
     def ink(self, mask: Image.Image, at: tuple[int, int], colour: Colour) -> None:
         """What no label is about: axes, bars, frames."""
         self.image.paste(colour, at, mask)
-
-    def thing(self, mask: Image.Image, at: tuple[int, int], colour: Colour, label: int, middle: tuple) -> None:
-        """Something with a class of its own."""
-        self.things.append((label, *middle))
-        self.image.paste(colour, at, mask)
-        self.owners.paste(len(self.things), at, mask.point(SOLID))
 
     def write(self, line: Line, middle: tuple[float, float], colour: Colour, pose: Pose | None = None) -> None:
         """A line of text whose ink has its middle here. Signs that have no class are ink and nothing else."""
@@ -92,17 +89,22 @@ class Canvas:
         for character, place in zip(line.text, line.middles(middle, pose), strict=True):
             known = character in ALPHABET
             if known:
-                self.things.append((1 + ALPHABET.index(character), *place))
+                self.things.append((LABELS.index(character), 0, *place))
             numbers.append(len(self.things) if known else 0)
         at, ink, owners = line.posed(line.layers(numbers), middle, pose)
         self.image.paste(colour, at, ink)
         self.owners.paste(owners, at, owners.point(ANY))
 
-    def shape(self, name: str, middle: tuple[float, float], radius: float, colour: Colour, angle: float = 0.0) -> None:
+    def shape(
+        self, name: str, middle: tuple[float, float], radius: float, hue: str, colour: Colour, angle: float = 0.0
+    ) -> None:
+        """`colour` is the one of this hue that it is drawn in."""
         side = math.ceil(radius) + 2
         corner = (math.floor(middle[0]) - side, math.floor(middle[1]) - side)
-        offset = (middle[0] - corner[0], middle[1] - corner[1])
-        self.thing(outline(name, offset, radius, angle, 2 * side), corner, colour, LABELS.index(name), middle)
+        mask = outline(name, (middle[0] - corner[0], middle[1] - corner[1]), radius, angle, 2 * side)
+        self.things.append((LABELS.index(name), HUES.index(hue), *middle))
+        self.image.paste(colour, corner, mask)
+        self.owners.paste(len(self.things), corner, mask.point(SOLID))
 
     def finished(self, draw: Draw, variation: float = 1.0) -> Picture:
         """Blurred now and then, and noisy."""
@@ -114,7 +116,10 @@ class Canvas:
             noise = draw.rng.standard_normal((image.height, image.width, 1), dtype=np.float32) * deviation
             noisy = np.asarray(image, dtype=np.float32) + noise
             image = Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
-        return Picture(image, self.layout(), self.slots())
+        return self.labelled(image)
+
+    def labelled(self, image: Image.Image) -> Picture:
+        return Picture(image, self.layout(), *self.slots())
 
     def layout(self) -> np.ndarray:
         owners = np.asarray(self.owners, dtype=np.int64)
@@ -124,15 +129,17 @@ class Canvas:
         numbered = patches + count * np.arange(rows * columns)[:, None]
         ink = np.bincount(numbered.ravel(), minlength=count * rows * columns).reshape(-1, count)
         ink[:, 0] = LEAST_INK - 1  # no one's pixels only win where no one has enough
-        labels = np.array([0, *(label for label, _, _ in self.things)], dtype=np.uint8)
+        labels = np.array([0, *(label for label, *_ in self.things)], dtype=np.uint8)
         return labels[ink.argmax(1)].reshape(rows, columns)
 
-    def slots(self) -> np.ndarray:
+    def slots(self) -> tuple[np.ndarray, np.ndarray]:
+        """Slots and hues."""
         rows, columns = self.image.height // CELL, self.image.width // CELL
-        slots = np.zeros((rows, columns, SLOTS), dtype=np.uint8)
+        slots, hues = np.zeros((2, rows, columns, SLOTS), dtype=np.uint8)
         taken = np.zeros((rows, columns), dtype=np.int64)
-        for label, x, y in sorted(self.things, key=lambda thing: thing[1]):
+        for label, hue, x, y in sorted(self.things, key=lambda thing: thing[2]):
             row, column = int(y) // CELL, int(x) // CELL
-            slots[row, column, taken[row, column]] = label
+            place = row, column, taken[row, column]
+            slots[place], hues[place] = label, hue
             taken[row, column] += 1
-        return slots
+        return slots, hues

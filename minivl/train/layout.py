@@ -2,12 +2,14 @@
 
 An answer of eight characters says little about why it was wrong. So before anybody answers, a linear map of each cell's
 vector, which is dropped at the end, is asked for the class of the cell's four patches, for those of the up to four
-things whose middles it holds, and for the patches' mean colours. All that questions are about is in these.
+things whose middles it holds, for the colours of these by name, and for the patches' mean colours. All that questions
+are about is in these. Without names, eyes mix up what a thing is with its colour: pairs that they never saw together,
+a linear map of their vectors named rightly three times in four.
 
-    loss = Σ_cells mean over 8 labels of cross-entropy + mean over 4 · 3 levels of (level − true level)²
+    loss = Σ_cells mean over 12 labels of cross-entropy + mean over 4 · 3 levels of (level − true level)²
 
     code        shape                  dtype   what
-    cells       [cells, 8]             int64   classes of a cell's patches, row by row, and of its slots; see drawing.py
+    cells       [cells, 12]            int64   classes of a cell's patches, row by row, of its slots, and their hues
     vectors     [cells, D]             float   what the tower makes of each cell
     levels      [cells, 4 · 3]         float   mean red, green and blue of its patches, as the tower is given them
 """
@@ -33,7 +35,7 @@ from .sources import Conversations, Mixed, Shuffled
 from .tiny_frames import Pool
 
 SIDE = CELL // PATCH  # patches to a cell
-EACH = SIDE**2 + SLOTS  # labels to a cell
+EACH = SIDE**2 + 2 * SLOTS  # labels to a cell; see drawing.py
 
 
 def cells_of(pictures: Sequence[Picture]) -> Tensor:
@@ -41,7 +43,8 @@ def cells_of(pictures: Sequence[Picture]) -> Tensor:
     rows = []
     for picture in pictures:
         patches = rearrange(picture.layout, "(r i) (c j) -> (r c) (i j)", i=SIDE, j=SIDE)
-        rows.append(np.concatenate([patches, rearrange(picture.slots, "r c slots -> (r c) slots")], axis=1))
+        things = (rearrange(x, "r c slots -> (r c) slots") for x in (picture.slots, picture.hues))
+        rows.append(np.concatenate([patches, *things], axis=1))
     return torch.from_numpy(np.concatenate(rows).astype(np.int64))
 
 

@@ -58,8 +58,8 @@ place = Path(home.name)
 # that it knows but for one thing: in three layers of four, the mixer becomes a Gated DeltaNet.** The
 # new mixers know nothing. Three stages teach them, and each starts from what the one before has left.
 #
-# Here it is done in seconds, with the tiny model. It is a student already, so we make a teacher of
-# it: full attention in every layer, with the weights of the nearest window layer before, and then a
+# Here it is done in seconds, with the first block of the tiny model. That is a student already, so we
+# make a teacher of it: full attention in all four layers, with the window layer's weights, and then a
 # moment of practice with questions about drawn pictures. It is no good teacher, and need not be one:
 # a student is to do what its teacher does.
 
@@ -74,21 +74,17 @@ held_out = [
     collate([one for one in others if len(one.ids) == length], tiny.config) for length in lengths
 ]
 
-layer_types = tiny.config.layer_types
+layer_types = tiny.config.layer_types[:4]  # its first block, which is quick
 windows = [n for n, kind in enumerate(layer_types) if kind == "sliding_attention"]
 linear = [n for n, kind in enumerate(layer_types) if kind == "linear_attention"]
-
-
-def attention_of(found):
-    """Instead of the mixer of layer number `found[1]`: that of the window layer at the head of its block."""
-    return f"layers.{max(n for n in windows if n <= int(found[1]))}.self_attn"
-
-
+full = ("full_attention",) * len(layer_types)
 with torch.device("meta"):
-    full = ("full_attention",) * len(layer_types)
     teacher = InfiniteVL(dataclasses.replace(tiny.config, layer_types=full))
-weights, name_of = tiny.state_dict(), re.compile(r"layers\.(\d+)\.self_attn")
-weights = {name: weights[name_of.sub(attention_of, name)].clone() for name in teacher.state_dict()}
+mixer, weights = re.compile(r"layers\.\d+\.self_attn"), tiny.state_dict()
+weights = {
+    name: weights[mixer.sub(f"layers.{windows[0]}.self_attn", name)].clone()
+    for name in teacher.state_dict()
+}
 teacher.load_state_dict(weights, assign=True)
 save_model(teacher, place / "start", processor_from="tiny")
 
@@ -199,10 +195,8 @@ assert (after[linear] < before[linear]).all()
 
 # %% [drawing]
 figure, (left, right) = drawing(8.6, 3.7, columns=2)
-for place_of, number in enumerate(linear):
-    look, style = (BLUE, ORANGE, GREEN)[place_of % 3], ("-", "--", ":")[place_of // 3 % 3]
-    missing = [curve[step][number] for step in steps]
-    left.plot(steps, missing, linestyle=style, markersize=4, label=f"layer {number}", **look)
+for number, look in zip(linear, (BLUE, ORANGE, GREEN), strict=True):
+    left.plot(steps, [curve[step][number] for step in steps], label=f"layer {number}", **look)
 left.set(
     title="Each on the teacher's input",
     xlabel="steps of stage 1a",
@@ -218,8 +212,7 @@ for shift, label, found, look, hatch in (
 ):
     drawn = {"color": look["color"], "hatch": hatch, "edgecolor": "white"}
     bars = right.bar(places + shift, found[1:], 0.34, label=label, **drawn)
-    if len(full) <= 4:  # of more, the table has the numbers
-        right.bar_label(bars, fmt="%.2f")
+    right.bar_label(bars, fmt="%.2f")
 right.set(
     title="After 16 steps",
     xlabel="behind layer",
