@@ -71,7 +71,7 @@ def halves(gram, BLOCK: tl.constexpr):
 @triton.jit
 def unit_triangular_inverse(gram, PRECISION: tl.constexpr):
     """(I + gram)⁻¹ for strictly lower triangular gram [C, C], by recursive halving, exactly: once the diagonal blocks
-    of size b are inverted,  [[A, 0], [M, D]]⁻¹ = [[A⁻¹, 0], [−D⁻¹ M A⁻¹, D⁻¹]]  inverts those of size 2b."""
+    of size b are inverted,  [[a, 0], [m, d]]⁻¹ = [[a⁻¹, 0], [−d⁻¹ m a⁻¹, d⁻¹]]  inverts those of size 2b."""
     C: tl.constexpr = gram.shape[0]
     SMALL: tl.constexpr = 16
     small, place = tl.arange(0, C // SMALL), tl.arange(0, SMALL)

@@ -94,7 +94,8 @@ def run(page: Path) -> list[str]:
             printed = ""
         for check in CHECK.finditer(piece.text) if not piece.kind else ():
             value, said = str(eval(check[1], names)), COMMENT.sub("", piece.text[: check.start()])
-            assert said.endswith(value), f"{place}: {check[1]} is {value}, but the page says …{said[-30:]!r}"
+            whole = rf"(?<![\w.,]){re.escape(value)}$"
+            assert re.search(whole, said), f"{place}: {check[1]} is {value}, but the page says …{said[-30:]!r}"
             evidence.append(value)
         if piece.kind:
             evidence.append(piece.text)

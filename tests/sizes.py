@@ -100,12 +100,6 @@ def floor_of_bytes(T: int) -> str:
     return f"{names['floors'](T)[0]:.2f}"
 
 
-def checks_of_the_ladder() -> str:
-    """What tests/test_demo.py holds the demo to."""
-    count = re.search(r"(\d+) of \1 checks hold", text("tests", "test_demo.py"))[1]
-    return {"12": "dozen"}.get(count, count)
-
-
 def frames_in_the_decoder() -> tuple[str, str]:
     """With matrices in 8 bits and in bf16, after as many tokens: milliseconds of the run in docs."""
     found = json.loads(text("docs", "streaming-speed.json"))
@@ -133,8 +127,7 @@ class Claim:
 
 CLAIMS = [
     Claim("README.md", r"a (\d+)B\s+vision-language model", lambda: f"{parameters() / 1e9:.0f}"),
-    Claim("README.md", r"prints a (\w+) lines", checks_of_the_ladder),
-    Claim("README.md", r"streams ([\d,]+) tokens", lambda: f"{demo.SHOWS['ladder']['tokens']:,}"),
+    Claim("README.md", r"watches\s+(\d+) frames", lambda: demo.SHOWS["watching"]["frames"]),
     Claim("README.md", r"and (\d+) GB of disk", lambda: math.ceil(BF16 * parameters() / 1e9)),
     Claim("README.md", r"\[(\w+) assignments and a grader", assignments),
     Claim("docs/README.md", r"(\w+) assignments made from this source", assignments),

@@ -511,12 +511,12 @@ def test_sources_that_are_nothing_are_named(tmp_path):
         load_model(3)
 
 
-def test_the_tiny_models_absence_is_told_with_the_command_that_makes_a_random_one(monkeypatch, tmp_path):
-    monkeypatch.setattr("minivl.source.TINY", tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="python -m minivl fake-checkpoint DIR --size tiny"):
-        load_model("tiny")
+def test_tiny_is_the_model_that_comes_along_unless_a_folder_of_this_name_is_at_hand(monkeypatch, tmp_path):
     monkeypatch.setattr("minivl.source.TINY", tiny_folder())
     same(load_model("tiny", device="cpu"), tiny_model())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    refused("tiny", "config.json", kind=FileNotFoundError)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5, "meta"])

@@ -87,6 +87,7 @@ def test_the_pictures_are_what_their_script_draws():
         ("`minivl/ops/nothing.py`", pages.missing_names),
         ("`delta_rule.nothing`", pages.missing_names),
         ("`minivl.ops.delta_rule.nothing(k)`", pages.missing_names),
+        ("It is 15<!-- = 5 -->.", pages.run),
         ("It takes 1.5 seconds.", lambda page: pages.unproven_figures(page, pages.run(page))),
         ("```console\n$ python -m minivl.nothing\n```", missing_commands),
         ("```console\n$ pip install -r nothing.txt\n```", missing_commands),

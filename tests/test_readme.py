@@ -25,7 +25,7 @@ def test_two_commands_each_from_nothing_to_the_end():
         assert environment == "python3 -m venv .venv"
         assert install == ".venv/bin/pip install -q -r requirements.txt"
         assert work.startswith(".venv/bin/python -m ")
-    assert demo.endswith("-m minivl demo --ladder")
+    assert demo.endswith("-m minivl demo")
     assert tests.endswith("-m pytest")
 
 

@@ -149,7 +149,7 @@ def test_the_middle_of_a_thing_is_where_its_ink_is(kind, index, split, canvases)
     TinyWorld(split).of(kind, index)
     for canvas in canvases:
         owners = np.asarray(canvas.owners)
-        for number, (_, x, y) in enumerate(canvas.things, start=1):
+        for number, (*_, x, y) in enumerate(canvas.things, start=1):
             for at, ink in ((y, (owners == number).any(1)), (x, (owners == number).any(0))):
                 first, last = np.flatnonzero(ink)[[0, -1]]
                 assert first <= at <= last + 1
