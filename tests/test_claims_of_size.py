@@ -44,7 +44,6 @@ CARD = re.compile(r"\bcards?\b|\bheld\b|\bfits? into\b")  # what a card is calle
 # Neither measured here nor checked: words of the pages' own, each with the reason.
 LET_BE = {
     "docs/course.md": ("five minutes for two questions",),  # advice
-    "docs/tiny-world.md": ("after 105 seconds", "after 7 minutes"),  # of a pilot, on a machine that it does not name
 }
 
 

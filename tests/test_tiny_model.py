@@ -126,7 +126,7 @@ def marked(rows: int, columns: int, patch: tuple[int, int]) -> Picture:
     """White, but for one patch with a black star in its middle."""
     canvas = Canvas(columns * CELL, rows * CELL, (255, 255, 255))
     middle = (patch[1] * PATCH + PATCH / 2, patch[0] * PATCH + PATCH / 2)
-    canvas.shape("star", middle, 5.0, "black", (0, 0, 0))
+    canvas.shape("star", middle, 5.0, (0, 0, 0))
     return canvas.labelled(canvas.image)
 
 
@@ -144,10 +144,11 @@ def test_cells_come_in_the_order_of_the_towers_patches(processor, rows, columns,
     labels = cells[:, :4].flatten()
     assert labels.nonzero().flatten().tolist() == [inked]
     assert labels[inked] == star
-    slots, hues = cells[:, 4:8], cells[:, 8:]
+    slots, inks, hues = cells[:, 4:8], cells[:, 8:12], cells[:, 12:]
     assert slots.nonzero().tolist() == hues.nonzero().tolist() == [[inked // 4, 0]]
     assert slots[inked // 4, 0] == star
     assert HUES[hues[inked // 4, 0]] == "black"
+    assert inks.flatten().nonzero().flatten().tolist() == [inked]
 
 
 def test_cells_of_several_pictures_stand_one_after_another():

@@ -120,14 +120,16 @@ def test_labels_have_the_shape_of_their_picture_and_name_what_is_on_it(kind, ind
         width, height = picture.image.size
         assert width % CELL == height % CELL == 0
         assert picture.layout.shape == (height // PATCH, width // PATCH)
+        assert picture.inks.shape == picture.layout.shape
         assert picture.slots.shape == picture.hues.shape == (height // CELL, width // CELL, drawing.SLOTS)
+        assert ((picture.slots == 0) == (picture.hues == 0)).all()
+        assert picture.inks[picture.layout > 0].all(), "whoever has the most ink, a colour has as much"
         if "scenes" in sample.record:
             said = sorted((thing["shape"], thing["colour"]) for thing in sample.record["scenes"][at])
             pairs = zip(picture.slots.ravel(), picture.hues.ravel(), strict=True)
             assert said == sorted((LABELS[label], HUES[hue]) for label, hue in pairs if label)
             assert {shape for shape, _ in said} == {LABELS[label] for label in picture.layout.ravel() if label}
-        else:
-            assert not picture.hues.any()
+            assert {colour for _, colour in said} == {HUES[label] for label in picture.inks.ravel() if label}
 
 
 @each_kind

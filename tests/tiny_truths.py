@@ -151,6 +151,6 @@ def neighbours(texts: list[str]) -> set[tuple[str, str]]:
 
 def digest(sample) -> str:
     told = json.dumps([sample.kind, sample.question, sample.answer, sample.record], sort_keys=True)
-    arrays = (y for x in sample.pictures for y in (x.image, x.layout, x.slots, x.hues))
+    arrays = (y for x in sample.pictures for y in (x.image, x.layout, x.slots, x.inks, x.hues))
     drawn = b"".join(y.tobytes() for y in arrays)
     return hashlib.sha256(told.encode() + drawn).hexdigest()

@@ -7,9 +7,11 @@ something that is not there. A tiny model learns to read only with such dense he
     image       W × H                   RGB     PIL picture; both sides are multiples of 28
     layout      [H / 14, W / 14]        uint8   for each patch, the class with the most ink in it; 0: blank
     slots       [H / 28, W / 28, 4]     uint8   for each merged cell, what has its middle there, from left to right
-    hues        [H / 28, W / 28, 4]     uint8   of each of these the colour, if a question can be about it; 0: it can't
+    inks        [H / 14, W / 14]        uint8   for each patch, the name of the colour with the most ink in it; 0: none
+    hues        [H / 28, W / 28, 4]     uint8   the names of the slots' colours
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -22,7 +24,7 @@ from .splits import ALPHABET, COLOURS, SHAPES, Draw
 
 PATCH, CELL, SLOTS = 14, 28, 4
 LABELS = ("blank", *ALPHABET, *SHAPES)  # a class is an index into these
-HUES = ("none", *COLOURS)  # and a hue into these
+HUES = ("none", *COLOURS)  # and the name of a colour into these
 LEAST_INK = 6  # pixels of a patch's 196 that make it a class's; an edge that just reaches over does not
 
 # Their brightness goes up in steps of 25 and more of 255, so that they differ in grey, too; grounds are lighter still.
@@ -51,6 +53,13 @@ def brightness(colour: Colour) -> float:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
+@functools.lru_cache(maxsize=4096)
+def hue(colour: Colour) -> int:
+    """The name that is nearest to a colour, whatever is drawn in it: letters too have one that has a name."""
+    far = {name: sum((a - b) ** 2 for a, b in zip(colour, rgb, strict=True)) for name, rgb in RGB.items()}
+    return HUES.index(min(far, key=far.get))
+
+
 def inked(draw: Draw, name: str) -> Colour:
     """A colour of this name, no two alike."""
     return tuple(min(255, max(0, level + draw.between(-5, 5))) for level in RGB[name])
@@ -66,6 +75,7 @@ class Picture:
     image: Image.Image
     layout: np.ndarray
     slots: np.ndarray
+    inks: np.ndarray
     hues: np.ndarray
 
 
@@ -76,11 +86,16 @@ class Canvas:
     def __init__(self, width: int, height: int, ground: Colour):
         self.image = Image.new("RGB", (width, height), ground)
         self.owners = Image.new("L", (width, height))  # 0: no one's
+        self.coloured = Image.new("L", (width, height))  # by name; 0: ground
         self.things: list[tuple[int, int, float, float]] = []  # class, hue, and the middle
 
     def ink(self, mask: Image.Image, at: tuple[int, int], colour: Colour) -> None:
-        """What no label is about: axes, bars, frames."""
+        """What has no class: axes, bars, frames."""
+        self.paste(colour, at, mask)
+
+    def paste(self, colour: Colour, at: tuple[int, int], mask: Image.Image) -> None:
         self.image.paste(colour, at, mask)
+        self.coloured.paste(hue(tuple(colour)), at, mask.point(SOLID))
 
     def write(self, line: Line, middle: tuple[float, float], colour: Colour, pose: Pose | None = None) -> None:
         """A line of text whose ink has its middle here. Signs that have no class are ink and nothing else."""
@@ -89,21 +104,19 @@ class Canvas:
         for character, place in zip(line.text, line.middles(middle, pose), strict=True):
             known = character in ALPHABET
             if known:
-                self.things.append((LABELS.index(character), 0, *place))
+                self.things.append((LABELS.index(character), hue(tuple(colour)), *place))
             numbers.append(len(self.things) if known else 0)
         at, ink, owners = line.posed(line.layers(numbers), middle, pose)
-        self.image.paste(colour, at, ink)
-        self.owners.paste(owners, at, owners.point(ANY))
+        self.paste(colour, at, ink)
+        for numbers, number in ((self.owners, owners), (self.coloured, hue(tuple(colour)))):
+            numbers.paste(number, at, owners.point(ANY))
 
-    def shape(
-        self, name: str, middle: tuple[float, float], radius: float, hue: str, colour: Colour, angle: float = 0.0
-    ) -> None:
-        """`colour` is the one of this hue that it is drawn in."""
+    def shape(self, name: str, middle: tuple[float, float], radius: float, colour: Colour, angle: float = 0.0) -> None:
         side = math.ceil(radius) + 2
         corner = (math.floor(middle[0]) - side, math.floor(middle[1]) - side)
         mask = outline(name, (middle[0] - corner[0], middle[1] - corner[1]), radius, angle, 2 * side)
-        self.things.append((LABELS.index(name), HUES.index(hue), *middle))
-        self.image.paste(colour, corner, mask)
+        self.things.append((LABELS.index(name), hue(tuple(colour)), *middle))
+        self.paste(colour, corner, mask)
         self.owners.paste(len(self.things), corner, mask.point(SOLID))
 
     def finished(self, draw: Draw, variation: float = 1.0) -> Picture:
@@ -119,18 +132,15 @@ class Canvas:
         return self.labelled(image)
 
     def labelled(self, image: Image.Image) -> Picture:
-        return Picture(image, self.layout(), *self.slots())
+        slots, hues = self.slots()
+        return Picture(image, self.layout(), slots, self.inks(), hues)
 
     def layout(self) -> np.ndarray:
-        owners = np.asarray(self.owners, dtype=np.int64)
-        rows, columns = owners.shape[0] // PATCH, owners.shape[1] // PATCH
-        count = len(self.things) + 1
-        patches = owners.reshape(rows, PATCH, columns, PATCH).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
-        numbered = patches + count * np.arange(rows * columns)[:, None]
-        ink = np.bincount(numbered.ravel(), minlength=count * rows * columns).reshape(-1, count)
-        ink[:, 0] = LEAST_INK - 1  # no one's pixels only win where no one has enough
         labels = np.array([0, *(label for label, *_ in self.things)], dtype=np.uint8)
-        return labels[ink.argmax(1)].reshape(rows, columns)
+        return labels[most(self.owners, len(labels))]
+
+    def inks(self) -> np.ndarray:
+        return most(self.coloured, len(HUES)).astype(np.uint8)
 
     def slots(self) -> tuple[np.ndarray, np.ndarray]:
         """Slots and hues."""
@@ -143,3 +153,14 @@ class Canvas:
             slots[place], hues[place] = label, hue
             taken[row, column] += 1
         return slots, hues
+
+
+def most(numbers: Image.Image, count: int) -> np.ndarray:
+    """For each patch the number, of 0 to `count` − 1, that most of its pixels have; 0 where none has enough."""
+    pixels = np.asarray(numbers, dtype=np.int64)
+    rows, columns = pixels.shape[0] // PATCH, pixels.shape[1] // PATCH
+    patches = pixels.reshape(rows, PATCH, columns, PATCH).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
+    numbered = patches + count * np.arange(rows * columns)[:, None]
+    ink = np.bincount(numbered.ravel(), minlength=count * rows * columns).reshape(-1, count)
+    ink[:, 0] = LEAST_INK - 1  # pixels without ink only win where none has enough
+    return ink.argmax(1).reshape(rows, columns)

@@ -2,14 +2,14 @@
 
 An answer of eight characters says little about why it was wrong. So before anybody answers, a linear map of each cell's
 vector, which is dropped at the end, is asked for the class of the cell's four patches, for those of the up to four
-things whose middles it holds, for the colours of these by name, and for the patches' mean colours. All that questions
-are about is in these. Without names, eyes mix up what a thing is with its colour: pairs that they never saw together,
-a linear map of their vectors named rightly three times in four.
+things whose middles it holds, for the names of the colours of both, and for the patches' mean colours. All that
+questions are about is in these. Names of colours are asked for whatever is drawn, letters and bars too: eyes that know
+them of shapes only mix up what a thing is with its colour, and fail on pairs that never came together.
 
-    loss = Σ_cells mean over 12 labels of cross-entropy + mean over 4 · 3 levels of (level − true level)²
+    loss = Σ_cells mean over 16 labels of cross-entropy + mean over 4 · 3 levels of (level − true level)²
 
     code        shape                  dtype   what
-    cells       [cells, 12]            int64   classes of a cell's patches, row by row, of its slots, and their hues
+    cells       [cells, 16]            int64   of a cell's patches, row by row, and its slots: classes, then colours
     vectors     [cells, D]             float   what the tower makes of each cell
     levels      [cells, 4 · 3]         float   mean red, green and blue of its patches, as the tower is given them
 """
@@ -35,16 +35,18 @@ from .sources import Conversations, Mixed, Shuffled
 from .tiny_frames import Pool
 
 SIDE = CELL // PATCH  # patches to a cell
-EACH = SIDE**2 + 2 * SLOTS  # labels to a cell; see drawing.py
+EACH = 2 * (SIDE**2 + SLOTS)  # labels to a cell; see drawing.py
 
 
 def cells_of(pictures: Sequence[Picture]) -> Tensor:
     """All cells of these pictures, in the order of the tower's vectors."""
     rows = []
     for picture in pictures:
-        patches = rearrange(picture.layout, "(r i) (c j) -> (r c) (i j)", i=SIDE, j=SIDE)
-        things = (rearrange(x, "r c slots -> (r c) slots") for x in (picture.slots, picture.hues))
-        rows.append(np.concatenate([patches, *things], axis=1))
+        columns = []
+        for patches, slots in ((picture.layout, picture.slots), (picture.inks, picture.hues)):
+            columns.append(rearrange(patches, "(r i) (c j) -> (r c) (i j)", i=SIDE, j=SIDE))
+            columns.append(rearrange(slots, "r c slots -> (r c) slots"))
+        rows.append(np.concatenate(columns, axis=1))
     return torch.from_numpy(np.concatenate(rows).astype(np.int64))
 
 

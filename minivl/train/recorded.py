@@ -65,9 +65,8 @@ class _Graph:
             batch = replace(batch, vectors=batch.vectors.new_zeros(batch.ids.numel(), batch.vectors.shape[1]))
         self.batch = batch.to(model.device)
         self.factor = torch.zeros((), device=model.device)
-        self.plan = (
-            None if batch.pixels is None else model.model.visual.plan(batch.grids)
-        )  # the graph reads its tensors
+        # The graph reads the tensors of the tower's plan, which would be thrown away otherwise.
+        self.plan = None if batch.pixels is None else model.model.visual.plan(batch.grids)
         self.graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with RECORDING, torch.cuda.graph(self.graph, stream=stream, pool=pool):

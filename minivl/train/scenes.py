@@ -51,7 +51,7 @@ def drawn(draw: Draw, things: list[Thing], variation: float, *, side: int = SCEN
     canvas = Canvas(side, side, pale(draw))
     for thing in things:
         colour, angle = inked(draw, thing.colour), draw.uniform(-0.15, 0.15) * variation
-        canvas.shape(thing.shape, (thing.x, thing.y), thing.radius, thing.colour, colour, angle)
+        canvas.shape(thing.shape, (thing.x, thing.y), thing.radius, colour, angle)
     return canvas.finished(draw, variation)
 
 

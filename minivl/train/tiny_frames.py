@@ -157,7 +157,7 @@ def scene(draw: Draw, pool: Pool) -> tuple[Canvas, dict]:
     ]
     canvas = Canvas(width, height, pale(draw))
     for thing in things:
-        canvas.shape(thing.shape, (thing.x, thing.y), thing.radius, thing.colour, inked(draw, thing.colour))
+        canvas.shape(thing.shape, (thing.x, thing.y), thing.radius, inked(draw, thing.colour))
     return canvas, {"what": "scene", "things": [list(thing.look) for thing in things]}
 
 
