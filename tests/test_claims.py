@@ -29,15 +29,17 @@ from minivl.train import (
     resuming,
 )
 from minivl.train.claims_arms import ARMS, LAYERS, PARTS, Protocol, as_told, quick
-from minivl.train.claims_data import LESSONS, filled_up, kind_of, make, streams_of
-from minivl.train.claims_lessons import Data
+from minivl.train.claims_data import KINDS, LESSONS, make, of_kind, streams_of
+from minivl.train.claims_lessons import EVERY, LINES, Data
 from minivl.train.claims_report import report, scores_of, verdicts
 from minivl.train.claims_runs import Place, Run, arm_config, first_weight, untaught
 from minivl.train.claims_scoring import characters, share_right
 from minivl.train.claims_verdicts import ABSENT, APPEARS, BELOW, NOISE, REVERSED, UNKNOWN, Claim, judged
-from minivl.train.encoded import EncodedStreams
+from minivl.train.encoded import EncodedStreams, with_vectors
 from minivl.train.examples import IGNORED, collate
 from minivl.train.not_finite import NotFinite
+from minivl.train.sources import Conversations
+from minivl.train.splits import ALPHABET
 
 from .fakes import tiny_folder, tiny_model
 from .tolerances import close, tolerance
@@ -48,25 +50,20 @@ SMALL = quick(
 )
 
 
-def one_by_one(function, jobs):
-    return [function(*job) for job in jobs]
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """The data of one small protocol, made once, with few frames."""
     folder = tmp_path_factory.mktemp("claims")
     with pytest.MonkeyPatch.context() as patch:
         # A frame is as good as another here: the first ones in the place of all.
-        patch.setattr(claims_data, "see_frames", few_frames)
-        make(tiny_folder(), folder / "data", SMALL, one_by_one)
+        patch.setattr(claims_data, "frames", few_frames)
+        make(tiny_folder(), folder / "data", SMALL, device="cpu")
     return folder
 
 
-def few_frames(eyes, protocol, part, start, end) -> np.ndarray:
-    torch.manual_seed(start)
-    config = claims_data.eyes_of(eyes)[0].config
-    return torch.randn(end - start, 4, config.hidden_size).numpy()
+def few_frames(model, pool, *, workers) -> torch.Tensor:
+    torch.manual_seed(len(pool))
+    return torch.randn(len(pool.pool), 4, model.config.hidden_size).half()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +117,7 @@ def test_every_arm_takes_all_steps_and_no_more(steps, name):
     assert all(own > 0 for _, own in course)
 
 
-@pytest.mark.parametrize("fault", [{"steps": 0}, {"learning_rate": -1.0}, {"start": "somewhere"}])
+@pytest.mark.parametrize("fault", [{"steps": 0}, {"learning_rate": -1.0}, {"start": "somewhere"}, {"reading": 1.5}])
 def test_odd_protocols_are_told(fault):
     (name,) = fault
     with pytest.raises(ValueError, match=f"{name} is .* it should be"):
@@ -159,20 +156,41 @@ def same_example(one, other) -> bool:
 def test_arms_read_the_same_in_the_same_order_and_later_stages_go_on(data, number, seed, first):
     one = data.lessons(ARMS["hybrid-4"], seed)
     assert same_example(one[number], data.lessons(ARMS["window"], seed)[number])
+    assert same_example(data.lessons(ARMS["hybrid-4"], seed, first=first)[number], one[number + first * SMALL.batch])
+    taught = data.lessons(ARMS["without-stage-1"], seed)
     later = data.lessons(ARMS["with-stage-1"], seed, first=first)
-    assert same_example(later[number], one[number + first * SMALL.batch])
+    assert same_example(later[number], taught[number + first * SMALL.batch])
 
 
-def test_each_step_has_rows_of_one_length_and_pictures_take_turns_with_all_streams(data):
+def test_pictures_take_turns_with_all_streams_and_lines_to_read_with_other_questions(data):
     lessons = data.lessons(ARMS["hybrid-4"], 0)
     streams = [lesson for lesson in LESSONS if lesson[0] <= SMALL.longest]
-    lengths = []
-    for step in range(2 * len(streams)):
+    alone, lengths, lines = SMALL.steps_alone(ARMS["hybrid-4"]), [], []
+    for step in range(alone + 2 * EVERY * len(streams)):
         rows = [lessons[step * SMALL.batch + row] for row in range(SMALL.batch)]
-        assert collate(rows, data.processor.config).mask.all()
-        lengths.append(len(rows[0].ids))
-    assert len(set(lengths[::2])) == 1
-    assert len(set(lengths[1::2])) == len(streams)
+        if step < alone or (step - alone) % EVERY < EVERY - 1:
+            lines += [is_line(data, row) for row in rows]
+        else:
+            assert collate(rows, data.processor.config).mask.all()
+            lengths.append(len(rows[0].ids))
+    assert len(set(lengths)) == len(streams)
+    assert lengths[: len(streams)] == lengths[len(streams) :]
+    alone *= SMALL.batch
+    assert all(lines[:alone])
+    assert lines[alone:] == [number % LINES == LINES - 1 for number in range(len(lines) - alone)]
+
+
+def is_line(data, row) -> bool:
+    said = data.processor.tokenizer.decode([x for x in row.labels.tolist() if x != IGNORED])
+    line = said.partition("<")[0]
+    return len(line) == 8 and set(line) <= set(ALPHABET)
+
+
+@pytest.mark.parametrize(("name", "start"), [("with-stage-1", "nothing"), ("hybrid-4", "teacher")])
+def test_who_has_a_teacher_reads_all_kinds_from_the_first_step_on(name, start):
+    protocol = Protocol(steps=100, start=start)
+    assert protocol.steps_alone(ARMS[name]) == 0
+    assert Protocol(steps=100).steps_alone(ARMS["hybrid-4"]) == 25
 
 
 def test_seeds_have_orders_of_their_own(data):
@@ -183,8 +201,11 @@ def test_seeds_have_orders_of_their_own(data):
 @pytest.mark.parametrize(("name", "share"), [("hybrid-4", 1), ("data-2", 2), ("data-4", 4)])
 def test_an_arm_sees_its_share_of_the_examples(data, name, share):
     """Over many rounds: so many different ones, the first of all."""
-    lessons = data.lessons(ARMS[name], 0)
-    for source, whole in zip([lessons.pictures, *lessons.streams], [12, *len(lessons.streams) * [4]], strict=True):
+    course = data.lessons(ARMS[name], 0)
+    pictures = course.lessons.pictures
+    assert course.lines is pictures.streams[0]
+    sources = [course.lines, pictures.pictures, *course.lessons.streams]
+    for source, whole in zip(sources, [12, 12, *len(course.lessons.streams) * [4]], strict=True):
         seen = {id_of(source[number]) for number in range(5 * whole)}
         every = {id_of(source.examples.source[number]) for number in range(whole // share)}
         assert seen == every
@@ -205,28 +226,18 @@ def test_streams_are_those_of_encoded_streams_bit_for_bit(data):
         assert told.count(data.processor.config.eos_token_id) == claims_data.QUESTIONS[part]
 
 
-def test_filling_a_row_up_changes_nothing_that_is_learnt(data):
-    """The filled row's logits, where anything is to be said, are those of the row alone."""
-    model, rows = tiny_model(), []
-    for number in range(4):
-        example = claims_data.see_pictures(tiny_folder(), "train", number, number + 1)[0]
-        rows.append(example)
-    filled = filled_up(rows)
-    assert len({len(row["ids"]) for row in rows}) > 1
-    assert [kind_of(number) for number in range(4)] == ["reading", "colour", "reading", "shape"]
-    with torch.no_grad():
-        for number, row in enumerate(rows):
-            alone = {name: torch.from_numpy(x) for name, x in row.items()}
-            whole = data.pictures["train"][number]
-            T = len(alone["ids"])
-            assert whole.labels[:T].equal(alone["labels"])
-            assert (whole.labels[T:] == IGNORED).all()
-            assert (whole.positions[:, T:].diff(dim=1) == 1).all()
-            assert (whole.positions[:, T : T + 1] == whole.positions[:, T - 1 : T] + 1).all()
-            given = {"grids": alone["grids"], "vectors": alone["vectors"]}
-            one = model(alone["ids"][None], positions=alone["positions"][:, None], **given)
-            other = model(filled["ids"][number][None], positions=filled["positions"][number][:, None], **given)
-            close(other[:, :T], one, tolerance=tolerance(torch.float32))
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("what", KINDS)
+def test_pictures_are_those_of_the_world_as_the_eyes_see_them(data, part, what):
+    model, source = tiny_model(), Conversations(of_kind(part, what), data.processor)
+    pictures = data.pictures[part][what]
+    assert len(pictures) == (12 if part == "train" else SMALL.tests)
+    rows = [source[number] for number in range(len(pictures))]
+    assert len({len(row.ids) for row in rows}) > 1 or what == "reading"
+    for number, (row, seen) in enumerate(zip(rows, with_vectors(model, rows), strict=True)):
+        found = pictures[number]
+        assert all(getattr(found, name).equal(getattr(row, name)) for name in ("ids", "positions", "labels", "grids"))
+        close(found.vectors, seen.vectors.half(), tolerance=tolerance(torch.float16))
 
 
 # Scores
@@ -235,7 +246,7 @@ def test_filling_a_row_up_changes_nothing_that_is_learnt(data):
 @given(number=st.integers(0, 11), spoilt=st.sets(st.integers(0, 5)))
 def test_what_is_read_is_counted_character_by_character(data, number, spoilt):
     """A row whose answer is what the model would say; then some of its tokens are others, and only these are wrong."""
-    model, prompt = tiny_model(), data.pictures["train"][number]
+    model, prompt = tiny_model(), data.pictures["train"]["reading"][number]
     start = int((prompt.labels != IGNORED).nonzero()[0])
     before, after = prompt.positions[:, :start], prompt.positions[:, start - 1 : start] + 1 + torch.arange(6)
     row, places, said = prompt.ids[:start], torch.cat([before, after], dim=1), []
@@ -340,6 +351,7 @@ def test_a_reset_empties_the_states_and_leaves_the_windows():
 
 def test_a_run_is_whole_is_not_run_again_and_goes_on_after_a_kill_to_the_same(home, tmp_path, monkeypatch):
     monkeypatch.setattr("minivl.train.progress.plot", lambda *arguments, **named: None)
+    monkeypatch.setattr(claims_runs, "SAVE_EVERY", 3)
     place = place_at(home, tmp_path / "one")
     run = run_of("hybrid-4", place)
     run.perform()
@@ -460,7 +472,7 @@ def test_a_folder_takes_one_protocol_and_one_pair_of_eyes_only(tmp_path):
 )
 def test_what_can_be_wrong_is_told_before_anything_is_made(tmp_path, monkeypatch, words, fault):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(claims, "make", lambda *arguments: pytest.fail("something was made"))
+    monkeypatch.setattr(claims, "make", lambda *arguments, **named: pytest.fail("something was made"))
     (tmp_path / "docs").mkdir()
     (tmp_path / "other.json").write_text('{"runs": 3}')
     parser = argparse.ArgumentParser()
@@ -606,15 +618,19 @@ def test_the_report_has_every_arm_that_ran_with_its_spread_and_a_verdict_on_ever
     assert "hybrid, 1/4 window: new facts after 500,000 tokens 75.0%, not below new facts after 1,024 tokens" in text
     assert text.count("not measured") == sum(verdict.outcome == UNKNOWN for verdict in verdicts(found)) > 5
     assert "4 runs, 2 at a time, in 3.0 minutes by the clock: 0.04 hours of steps, 0.02 of scoring" in text
-    assert "100 steps of 32 rows" in text
+    assert "100 steps of 64 rows" in text
     assert scores_of(found)["window"]["recall/64"] == [0.2, pytest.approx(0.3)]
 
 
 def test_the_page_and_the_pictures_are_made_of_the_numbers(tmp_path, monkeypatch):
     (tmp_path / "claims.md").write_text((DOCS / "claims.md").read_text(encoding="utf-8"), encoding="utf-8")
     claims.leave(made_up(), tmp_path, tmp_path)
+    page.fill(tmp_path / "claims.md", claims.MARKS, report(made_up()))
+    claims.show(tmp_path / "claims.md")  # what stood between the marks is gone, pictures too
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert report(made_up()) in text
+    assert "not run yet" not in text
+    assert [text.count(f"({name})") for name in claims_plots.PICTURES.values()] == [1, 1, 1]
     begin, _ = page.marks(claims.MARKS)
     assert text.partition(begin)[0] == (DOCS / "claims.md").read_text(encoding="utf-8").partition(begin)[0]
     assert json.loads((tmp_path / "claims.json").read_text()) == made_up()

@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from minivl.train import progress
+from minivl.train.claims_arms import ARMS, Protocol
+from minivl.train.claims_runs import DECODER, arm_config
 from minivl.train.examples import collate
 from minivl.train.objectives import AnswerTuning, LayerDistillation, LogitDistillation
 from minivl.train.recorded import GRAPHS, WHOLE, Recorded, filled_up
 from minivl.train.trainer import LOG
 
+from .fakes import tiny_config
 from .tolerances import close
-from .training import Endless, example, example_with, plainly, small_config, student, teacher, tuned
+from .training import Endless, example, example_with, plainly, small_config, small_model, student, teacher, tuned
 
 pytestmark = pytest.mark.gpu
 
@@ -111,3 +114,30 @@ def test_more_pads_than_vectors_are_told_and_shapes_past_the_last_graph_go_throu
     for loss in losses:
         close(loss, losses[0], tolerance=1e-5)
     assert list(run.graphs.values()).count(None) == 1
+
+
+class Rows:
+    """Of one or two shapes, once they are filled up: some of several chunks and windows, some with pictures seen."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def __getitem__(self, number: int):
+        one = example(self.config, number, T=100 + number % 50, picture=number % 2 == 1)
+        if one.pixels is None:
+            return one
+        draw = torch.Generator().manual_seed(number)
+        return example_with(one, pixels=None, vectors=torch.randn(CELLS, self.config.hidden_size, generator=draw))
+
+
+@pytest.mark.parametrize("name", ["hybrid-4", "rule-delta", "rule-linear", "full", "window"])
+def test_each_mixer_of_the_claims_learns_the_same_when_it_is_recorded(tmp_path, name):
+    config = arm_config(tiny_config(), ARMS[name], Protocol(window=64))
+
+    def losses(folder: str, **changes) -> torch.Tensor:
+        own = {"steps": 20, "batch": 4, "at_once": 4, "bf16": False, "learning_rate": 1e-3, "save_every": 20}
+        learner = small_model(config, dtype=torch.float32).cuda()
+        tuned(tmp_path / folder, learner=learner, learns=DECODER, data=Rows(config), **own, **changes)
+        return torch.tensor(progress.losses(tmp_path / folder / LOG))
+
+    close(losses("recorded", recorded=True), losses("plain"), tolerance=1e-3)

@@ -18,10 +18,10 @@ from ..bench.measure import machine
 from ..checkpoint import usable_device
 from ..commands.options import positive, whole
 from . import claims_plots
-from .claims_arms import ARMS, LAYERS, STARTS, Protocol, as_told, quick
+from .claims_arms import ARMS, LAYERS, STARTS, Protocol, as_told, on_a_cpu, quick
 from .claims_data import make
 from .claims_report import report
-from .claims_running import CORES, homes, perform_all, spreading
+from .claims_running import AT_ONCE, CORES, homes, perform_all
 from .claims_runs import Place, Run, arm_config, load_config
 from .handing_over import digest, result_of
 from .resuming import same
@@ -33,18 +33,21 @@ SETTINGS = "protocol.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    own = Protocol()
+    own, cpu = Protocol(), on_a_cpu()
     parser.add_argument("--out", type=Path, default=Path("out/claims"), metavar="DIR", help="default: out/claims")
     parser.add_argument("--docs", type=Path, metavar="DIR", help="write tables and pictures there, into DIR/claims.md")
     parser.add_argument(
         "--eyes", default="tiny", metavar="DIR", help="a checkpoint: the model whose eyes all arms have"
     )
     parser.add_argument("--start", choices=STARTS, help=f"what decoders start from (default: {own.start})")
-    parser.add_argument("--steps", type=whole, metavar="N", help=f"of each run (default: {own.steps})")
-    parser.add_argument("--batch", type=whole, metavar="N", help=f"rows a step (default: {own.batch})")
+    steps, rows = (f"default: {getattr(own, x)}; on a CPU {getattr(cpu, x)}" for x in ("steps", "batch"))
+    parser.add_argument("--steps", type=whole, metavar="N", help=f"of each run ({steps})")
+    parser.add_argument("--batch", type=whole, metavar="N", help=f"rows a step ({rows})")
     parser.add_argument("--rate", type=positive, metavar="X", help=f"learning rate (default: {own.learning_rate:g})")
     parser.add_argument("--seeds", type=whole, default=3, metavar="N", help="of each arm, from 0 on (default: 3)")
-    parser.add_argument("--at-once", type=whole, metavar="N", help="runs side by side (default: 4 a GPU; 1 on a CPU)")
+    parser.add_argument(
+        "--at-once", type=whole, metavar="N", help=f"runs side by side (default: {AT_ONCE} a GPU, or 1)"
+    )
     parser.add_argument("--only", action="append", choices=ARMS, metavar="ARM", help=f"of {', '.join(ARMS)}")
     parser.add_argument("--device", metavar="NAME", help="default: all GPUs, or the CPU where there is none")
     parser.add_argument("--quick", action="store_true", help="everything once, in minutes on a CPU; it shows nothing")
@@ -62,12 +65,13 @@ def run(args: argparse.Namespace) -> None:
         leave(read(args.again), args.again.parent, args.docs)
         return
     given = {"start": args.start, "steps": args.steps, "batch": args.batch, "learning_rate": args.rate}
-    protocol = (quick if args.quick else Protocol)(**{name: x for name, x in given.items() if x is not None})
-    place = Place(args.out, result_of(args.eyes), protocol)
     if args.device is not None:
         usable_device(args.device)
     places = homes(args.device)
-    at_once = args.at_once or (1 if places == ["cpu"] else 4 * len(places))
+    budget = quick if args.quick else on_a_cpu if places == ["cpu"] else Protocol
+    protocol = budget(**{name: x for name, x in given.items() if x is not None})
+    place = Place(args.out, result_of(args.eyes), protocol)
+    at_once = args.at_once or (1 if places == ["cpu"] else AT_ONCE * len(places))
     settle(place)
     names = args.only or list(ARMS)
     first = {protocol.waits_for(ARMS[name]) for name in names}
@@ -78,9 +82,9 @@ def run(args: argparse.Namespace) -> None:
 
     began = time.monotonic()
     say(f"pictures and frames, once for all runs: {place.data}")
-    with spreading(CORES) as spread:
-        make(place.eyes, place.data, protocol, spread)
-    runs = [Run(ARMS[name], seed, place, places[0]) for name in names for seed in range(args.seeds)]
+    make(place.eyes, place.data, protocol, workers=CORES if CORES > 1 else 0, device=places[0])
+    # Seed by seed, so that what is broken off has all arms, if fewer seeds.
+    runs = [Run(ARMS[name], seed, place, places[0]) for seed in range(args.seeds) for name in names]
     say(f"{time.monotonic() - began:6.0f} s  {len(runs)} runs of {protocol.steps} steps, {at_once} at a time")
     try:
         perform_all(runs, at_once=at_once, places=places, say=say)
@@ -145,3 +149,11 @@ def leave(found: dict, out: Path, docs: Path | None) -> None:
         claims_plots.draw(found, folder)
     if docs:
         page.fill(docs / PAGE, MARKS, text)
+        show(docs / PAGE)
+
+
+def show(path: Path) -> None:
+    """The pictures below the page's tables, between the same marks."""
+    _, end = page.marks(MARKS)
+    lines = "\n\n".join(f"![{claims_plots.TOLD[name]}]({file})" for name, file in claims_plots.PICTURES.items())
+    path.write_text(path.read_text(encoding="utf-8").replace(end, f"\n{lines}\n{end}"), encoding="utf-8")

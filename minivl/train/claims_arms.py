@@ -79,11 +79,12 @@ class Protocol:
     """
 
     start: str = "nothing"
-    steps: int = 3000
-    batch: int = 32
-    learning_rate: float = 2e-3
+    steps: int = 2000
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    reading: float = 0.25  # share of the steps with lines to read alone, where a decoder starts from nothing
     window: int = 64
-    pictures: int = 20_000  # distinct pictures with a question
+    pictures: int = 30_000  # distinct pictures with a line to read, and as many with other questions
     streams: int = 3_000  # distinct streams of each length
     looks: int = 4  # pictures of each fact
     others: int = 2048  # frames that show no fact
@@ -103,15 +104,29 @@ class Protocol:
                 whole(name, number, 4 if name == "steps" else 1)  # so that no stage of a course has none
         if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate!r}; it should be a number above 0")
+        if not isinstance(self.reading, int | float) or not 0 <= self.reading <= 1:
+            raise ValueError(f"reading is {self.reading!r}; it should be a share of the steps, from 0 to 1")
 
     def waits_for(self, arm: Arm) -> str | None:
         """The arm whose result of the same seed teaches this one."""
         return arm.taught_by if self.start == "nothing" else None
 
+    def steps_alone(self, arm: Arm) -> int:
+        """The steps at the beginning that have lines to read and nothing else. Who has a teacher needs none."""
+        return round(self.reading * self.steps) if self.start == "nothing" and arm.taught_by is None else 0
+
     def steps_of(self, arm: Arm) -> list[tuple[str, int]]:
         """Each stage of an arm's course, and its steps; they add up to `steps`."""
         ends = [round(self.steps * sum(share for _, share in arm.course[: n + 1])) for n in range(len(arm.course))]
         return [(stage, end - start) for (stage, _), start, end in zip(arm.course, [0, *ends], ends, strict=False)]
+
+
+def on_a_cpu(**changes) -> Protocol:
+    """What two cores do in half a day."""
+    small = {
+        "steps": 1200, "batch": 16, "pictures": 8000, "streams": 1000, "tests": 128, "age_streams": 8, "piece": 2048,
+    }  # fmt: skip
+    return Protocol(**small | changes)
 
 
 def quick(**changes) -> Protocol:

@@ -1,29 +1,31 @@
 """What all arms read, made before the first run: pictures and frames, looked at once by the same eyes, and rows.
 
-As many processes as there are cores draw, encode and lay out; what they make goes into three files, which every run
-then reads. The rows of one kind are equally long, so that no step needs padding.
+Several processes draw and lay out, and one looks; what they make goes into three files, which every run then reads from
+memory that all runs share. Rows of streams that are asked the same way are equally long; those of pictures lie end to
+end, `tokens` and `cells` telling where each ends.
 
-    pictures.safetensors   PART.{ids, labels, positions, grids, vectors, ends}        one row a picture
-    streams.safetensors    PART/DISTANCE/FACTS.{ids, labels, positions, grids, numbers}   one row a stream
-    frames.safetensors     PART                                                       one row a frame of the pool
+    pictures.safetensors   PART/WHAT.{ids, labels, positions, grids, vectors, tokens, cells}   end to end
+    streams.safetensors    PART/DISTANCE/FACTS.{ids, labels, positions, grids, numbers}        one row a stream
+    frames.safetensors     PART                                                                one row a frame
 """
 
-import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from ..checkpoint import load
+from ..checkpoint import load_model
+from ..model import InfiniteVL
+from ..processor import Processor, load_processor
 from .claims_arms import Protocol
-from .encoded import encoded, with_vectors
-from .examples import IGNORED
+from .examples import Example
+from .kept import drawn, seen
+from .layout import DrawnFrames
 from .saving import DRAFT
 from .sources import Conversations, exchanges
 from .stream_examples import row_of
@@ -34,19 +36,15 @@ from .tiny_world import TinyWorld
 
 PICTURES, STREAMS, FRAMES = "pictures.safetensors", "streams.safetensors", "frames.safetensors"
 SPLITS = {"train": "train", "test": "held-out seen fonts"}
+KINDS = {"reading": ("reading",), "attributes": ATTRIBUTES}
 LOOKS = Looks(sizes=(22, 32))  # letters that the tiny model's eyes can read
-SOME = 100  # that a process makes at a time
+SOME = 100  # streams that a process lays out at a time
 QUESTIONS = {"train": 6, "test": 1}  # that a stream is asked
 LEAD = 64  # tokens of a stream before what is asked for
 # (distance in tokens, facts) of the streams in training
 LESSONS = ((0, 2), (256, 4), (32, 8), (1024, 4), (16, 2), (128, 15), (64, 4), (512, 8))
 FACTS = 4  # known at once where distances are compared
 FACTS_AT = 8  # windows: the distance at which numbers of facts are compared
-
-
-def kind_of(number: int) -> str:
-    """Every other picture is one to read."""
-    return "reading" if number % 2 == 0 else ATTRIBUTES[number // 2 % len(ATTRIBUTES)]
 
 
 def lessons(protocol: Protocol) -> list[tuple[int, int]]:
@@ -69,48 +67,26 @@ def streams_of(protocol: Protocol, part: str, distance: int, facts: int) -> Tiny
     return TinyStreams(SPLITS[part], settings=settings)
 
 
-Spread = Callable[[Callable, Sequence[tuple]], list]  # gives function(*job) of each job, in order
-
-
-def make(eyes: Path, folder: Path, protocol: Protocol, spread: Spread) -> None:
+def make(eyes: Path, folder: Path, protocol: Protocol, *, workers: int = 0, device: str | None = None) -> None:
     """Everything that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / PICTURES).exists():
-        counts = {"train": protocol.pictures, "test": 2 * protocol.tests}
-        jobs = [(eyes, part, *some) for part, count in counts.items() for some in pieces(count)]
-        made = list(zip(jobs, spread(see_pictures, jobs), strict=True))
-        rows = {part: [row for job, some in made if job[1] == part for row in some] for part in counts}
-        save(folder / PICTURES, {f"{part}.{name}": x for part in counts for name, x in filled_up(rows[part]).items()})
-    if not (folder / FRAMES).exists():
-        count = len(streams_of(protocol, "train", 0, 1).pool)
-        jobs = [(eyes, protocol, part, *some) for part in SPLITS for some in pieces(count)]
-        made = list(zip(jobs, spread(see_frames, jobs), strict=True))
-        save(folder / FRAMES, {part: cat([x for job, x in made if job[2] == part]) for part in SPLITS})
+    processor = load_processor(eyes)
     if not (folder / STREAMS).exists():
-        asked = {("train", *lesson): protocol.streams for lesson in lessons(protocol)}
-        asked |= {("test", *test): protocol.tests for test in tests(protocol).values()}
-        jobs = [(eyes, protocol, *which, *some) for which, count in asked.items() for some in pieces(count)]
-        made = list(zip(jobs, spread(lay_out, jobs), strict=True))
+        save(folder / STREAMS, laid_out(processor, protocol, workers=workers))
+    if (folder / FRAMES).exists() and (folder / PICTURES).exists():
+        return
+    model = load_model(eyes, device=device)
+    if not (folder / FRAMES).exists():
+        pools = {part: DrawnFrames(streams_of(protocol, part, 0, 1).pool, processor) for part in SPLITS}
+        save(folder / FRAMES, {part: frames(model, own, workers=workers) for part, own in pools.items()})
+    if not (folder / PICTURES).exists():
         tensors = {}
-        for which in asked:
-            parts = [rows for job, rows in made if job[2:5] == which]
-            for name in ("ids", "labels", "numbers"):
-                tensors[f"{streams_name(*which)}.{name}"] = cat([rows[name] for rows in parts])
-            for name in ("positions", "grids"):  # all have the same
-                tensors[f"{streams_name(*which)}.{name}"] = torch.from_numpy(parts[0][name])
-        save(folder / STREAMS, tensors)
-
-
-def streams_name(part: str, distance: int, facts: int) -> str:
-    return f"{part}/{distance}/{facts}"
-
-
-def pieces(count: int) -> list[tuple[int, int]]:
-    return [(start, min(start + SOME, count)) for start in range(0, count, SOME)]
-
-
-def cat(arrays: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays))
+        for part, count in {"train": protocol.pictures, "test": protocol.tests}.items():
+            for what in KINDS:
+                rows = drawn(Conversations(of_kind(part, what), processor), count, workers=workers)
+                own = end_to_end(seen(model, rows))
+                tensors |= {f"{part}/{what}.{name}": x for name, x in own.items()}
+        save(folder / PICTURES, tensors)
 
 
 def save(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -120,72 +96,71 @@ def save(path: Path, tensors: dict[str, Tensor]) -> None:
     os.replace(draft, path)
 
 
-# What one process makes of one job; as NumPy's arrays, which go from process to process.
+def of_kind(part: str, what: str) -> TinyWorld:
+    return TinyWorld(SPLITS[part], kinds=KINDS[what], settings=LOOKS)
 
 
-@cache
-def eyes_of(folder: Path):
-    """Once in each process."""
-    return load(folder, device="cpu", dtype=torch.float32)
+def end_to_end(rows: Sequence[Example]) -> dict[str, Tensor]:
+    """Few large tensors for many small ones."""
+    found = {name: torch.cat([getattr(row, name) for row in rows]) for name in ("ids", "labels", "grids", "vectors")}
+    found["positions"] = torch.cat([row.positions for row in rows], dim=1)
+    ends = {"tokens": [len(row.ids) for row in rows], "cells": [len(row.vectors) for row in rows]}
+    return found | {name: torch.tensor(sizes).cumsum(0) for name, sizes in ends.items()}
 
 
-def see_pictures(eyes: Path, part: str, start: int, end: int) -> list[dict[str, np.ndarray]]:
-    """Pictures number `start` to `end`, and what is asked about them."""
-    model, processor = eyes_of(eyes)
-    source = Conversations(_ByKind(TinyWorld(SPLITS[part], settings=LOOKS)), processor)
-    examples = with_vectors(model, [source[number] for number in range(start, end)])
-    names = ("ids", "labels", "positions", "grids", "vectors")
-    return [{name: getattr(example, name).numpy() for name in names} for example in examples]
+def frames(model: InfiniteVL, pool: DrawnFrames, *, workers: int) -> Tensor:
+    """[frames, cells, D]: what is seen on each of a pool's frames; zeros for those that are never shown."""
+    own = torch.stack([frame.vectors for frame in seen(model, drawn(pool, len(pool), workers=workers))])
+    return own.new_zeros(len(pool.pool), *own.shape[1:]).index_copy(0, torch.tensor(pool.numbers), own)
 
 
-@dataclasses.dataclass(frozen=True)
-class _ByKind:
-    world: TinyWorld
-
-    def __getitem__(self, number: int):
-        return self.world.of(kind_of(number), number)
+def streams_name(part: str, distance: int, facts: int) -> str:
+    return f"{part}/{distance}/{facts}"
 
 
-def see_frames(eyes: Path, protocol: Protocol, part: str, start: int, end: int) -> np.ndarray:
-    """Frames number `start` to `end` of the pool."""
-    model, processor = eyes_of(eyes)
-    pool = streams_of(protocol, part, 0, 1).pool
-    return encoded(model, processor, [pool[number] for number in range(start, end)]).numpy()
+def laid_out(processor: Processor, protocol: Protocol, *, workers: int) -> dict[str, Tensor]:
+    """All streams as rows."""
+    counts = {("train", *lesson): protocol.streams for lesson in lessons(protocol)}
+    counts |= {("test", *test): protocol.tests for test in tests(protocol).values()}
+    jobs = [(*which, *some) for which, count in counts.items() for some in pieces(count)]
+    made = DataLoader(
+        Rows(processor, protocol), sampler=jobs, batch_size=None, num_workers=workers, generator=torch.Generator()
+    )
+    parts: dict[str, list[dict[str, Tensor]]] = {}
+    for job, rows in zip(jobs, made, strict=True):
+        parts.setdefault(streams_name(*job[:3]), []).append(rows)
+    tensors = {}
+    for name, some in parts.items():
+        tensors |= {f"{name}.{x}": torch.cat([rows[x] for rows in some]) for x in ("ids", "labels", "numbers")}
+        tensors |= {f"{name}.{x}": some[0][x] for x in ("positions", "grids")}  # all have the same
+    return tensors
 
 
-def lay_out(
-    eyes: Path, protocol: Protocol, part: str, distance: int, facts: int, start: int, end: int
-) -> dict[str, np.ndarray]:
-    """Streams number `start` to `end`, as rows whose frames are known by number."""
-    _, processor = eyes_of(eyes)
-    streams = streams_of(protocol, part, distance, facts)
-    own = streams.settings
-    drawn = [streams[number] for number in range(start, end)]
-    clock = [at / own.fps for at in range(len(drawn[0]))]
-    blank = torch.zeros(len(clock) * own.cells, 1)  # in the place of what is seen
-    rows = [
-        row_of(processor, clock, exchanges(stream, QUESTIONS[part]), size=own.frame, vectors=blank) for stream in drawn
-    ]
-    return {
-        "ids": torch.stack([row.ids for row in rows]).int().numpy(),
-        "labels": torch.stack([row.labels for row in rows]).int().numpy(),
-        "numbers": np.stack([stream.numbers for stream in drawn]).astype(np.int32),
-        "positions": rows[0].positions.numpy(),
-        "grids": rows[0].grids.numpy(),
-    }
+def pieces(count: int) -> Iterable[tuple[int, int]]:
+    return [(start, min(start + SOME, count)) for start in range(0, count, SOME)]
 
 
-def filled_up(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Rows of one length, filled up on the right: no label is there, and nothing before looks at it."""
-    T = max(len(row["ids"]) for row in rows)
-    ids, labels = torch.zeros(len(rows), T, dtype=torch.int64), torch.full((len(rows), T), IGNORED)
-    positions = torch.zeros(len(rows), 3, T, dtype=torch.int64)
-    for number, row in enumerate(rows):
-        more = T - len(row["ids"])
-        own = torch.from_numpy(row["positions"])
-        ids[number] = F.pad(torch.from_numpy(row["ids"]), (0, more), value=int(row["ids"][-1]))
-        labels[number, : T - more] = torch.from_numpy(row["labels"])
-        positions[number] = torch.cat([own, own[:, -1:] + torch.arange(1, more + 1)], dim=1)
-    ends = torch.tensor([len(row["vectors"]) for row in rows]).cumsum(0)
-    vectors, grids = (cat([row[name] for row in rows]) for name in ("vectors", "grids"))
-    return {"ids": ids, "labels": labels, "positions": positions, "grids": grids, "vectors": vectors, "ends": ends}
+@dataclass(frozen=True)
+class Rows:
+    """Streams as rows whose frames are known by number."""
+
+    processor: Processor
+    protocol: Protocol
+
+    def __getitem__(self, job: tuple[str, int, int, int, int]) -> dict[str, Tensor]:
+        part, distance, facts, start, end = job
+        streams = streams_of(self.protocol, part, distance, facts)
+        own, some = streams.settings, [streams[number] for number in range(start, end)]
+        clock = [at / own.fps for at in range(len(some[0]))]
+        blank = torch.zeros(len(clock) * own.cells, 1)  # in the place of what is seen
+        rows = [
+            row_of(self.processor, clock, exchanges(stream, QUESTIONS[part]), size=own.frame, vectors=blank)
+            for stream in some
+        ]
+        return {
+            "ids": torch.stack([row.ids for row in rows]),
+            "labels": torch.stack([row.labels for row in rows]),
+            "numbers": torch.stack([torch.from_numpy(stream.numbers) for stream in some]),
+            "positions": rows[0].positions,
+            "grids": rows[0].grids,
+        }

@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -20,6 +19,7 @@ from ..commands.faults import FAULTS
 from .claims_runs import Run
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+AT_ONCE = 6  # runs on one GPU: while one's batches are put together, others' passes run; and there is room for so many
 HEARTBEAT = 20  # seconds without news after which the steps are counted
 _home = "cpu"  # of this process, once it is one of many
 
@@ -55,20 +55,6 @@ def pool(count: int, places: Sequence[str] = ()) -> Iterator[ProcessPoolExecutor
         yield made
     finally:
         made.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def spreading(count: int) -> Iterator[Callable[[Callable, Sequence[tuple]], list]]:
-    """What gives function(*job) of each job, in order, by so many processes; they begin with the first job."""
-    if count == 1:
-        yield lambda function, jobs: [function(*job) for job in jobs]
-        return
-    with pool(count) as processes:
-        yield lambda function, jobs: list(processes.map(partial(_call, function), jobs))
-
-
-def _call(function: Callable, job: tuple):
-    return function(*job)
 
 
 def _perform(run: Run) -> None:

@@ -8,6 +8,7 @@ A run whose result is there is not run again; one that was killed goes on from i
 """
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -33,10 +34,12 @@ from .not_finite import NotFinite
 from .saving import DRAFT
 from .settings import Settings
 from .student import fresh, student_from
+from .tiny_model import LITTLE
 from .trainer import LOG
 
 # What learns where a decoder starts from nothing. The eyes and the merger have looked already, and never learn.
 DECODER = ("words", "linear mixers", "attention mixers", "feed-forwards", "norms")
+SAVE_EVERY = 250  # steps, which is what a kill costs at most
 CURVE = 60  # points that are kept of a run's losses
 DTYPES = {"cuda": torch.bfloat16, "cpu": torch.float32}  # in which a result is scored
 
@@ -118,6 +121,7 @@ class Run:
             else:
                 stages.tune(start, data, out, settings, any_start=first == 0, **options)
             start, first = out, first + steps
+            let_go()
         return result_of(start)
 
     def settings(self, steps: int) -> Settings:
@@ -128,7 +132,8 @@ class Run:
             at_once=protocol.batch,
             learning_rate=protocol.learning_rate,
             seed=self.seed,
-            save_every=max(1, steps // 4),
+            recorded=torch.device(self.device).type == "cuda",
+            save_every=SAVE_EVERY,
         )
 
     @property
@@ -196,6 +201,13 @@ class Run:
         return sum(float(row["seconds"]) for log in self.logs for row in progress.rows(log))
 
 
+def let_go() -> None:
+    """Graphs keep what they worked in, which is most of a run's memory; the next stage records its own."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def load_config(folder: Path) -> Config:
     return load_processor(folder).config
 
@@ -219,10 +231,13 @@ def untaught(eyes: InfiniteVL, config: Config, seed: int) -> InfiniteVL:
 
 
 def first_weight(name: str, shape: torch.Size, seed: int) -> Tensor:
-    """Gates as the released training starts them; matrices and convolutions as PyTorch starts its own.
+    """Gates as the released training starts them; matrices and convolutions as PyTorch starts its own, but that layers
+    add little at first, as in the tiny model.
 
     With convolutions that begin as the identity, which is for students of a teacher, recall is learnt later.
     """
+    if name.endswith((".o_proj.weight", ".down_proj.weight")):
+        return LITTLE * fresh(name, shape, seed)
     if "layernorm" in name or name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith(".bias"):

@@ -11,7 +11,7 @@ import torch
 
 from ..model import InfiniteVL
 from .claims_arms import Protocol
-from .claims_data import kind_of, tests
+from .claims_data import tests
 from .claims_lessons import Data
 from .examples import IGNORED, Example, collate
 from .scoring import exactly
@@ -38,9 +38,7 @@ def characters(model: InfiniteVL, examples: Sequence[Example]) -> float:
 
 def scores(model: InfiniteVL, data: Data, protocol: Protocol) -> dict[str, float]:
     """One number a task, from 0 to 1."""
-    numbers = range(len(data.pictures["test"]))
-    reading = [data.pictures["test"][number] for number in numbers if kind_of(number) == "reading"]
-    others = [data.pictures["test"][number] for number in numbers if kind_of(number) != "reading"]
+    reading, others = ([source[number] for number in range(len(source))] for source in data.pictures["test"].values())
     found = {
         "reading": share_right(model, reading),
         "characters": characters(model, reading),

@@ -215,17 +215,17 @@ speed.set(
     ylim=(0, 2 * max(typical)),
 )
 linear = [i for i, kind in enumerate(model.config.layer_types) if kind == "linear_attention"]
-for number, (layer, look) in enumerate(zip(linear, (BLUE, ORANGE, GREEN), strict=True)):
+for number, (layer, look) in enumerate(zip(linear[:3], (BLUE, ORANGE, GREEN), strict=True)):
     line = [sizes_then[number] for sizes_then in SIZES]
     state.plot(range(1, len(line) + 1), line, markevery=60, label=f"layer {layer}", **look)
-state.set(title="Size of the states", xlabel="frames", ylabel="root mean square")
+state.set(title="Size of the first states", xlabel="frames", ylabel="root mean square")
 state.set(ylim=(0, 1.4 * max(map(max, SIZES))))
 state.legend(fontsize=9, ncols=3, loc="upper center", columnspacing=0.8, handletextpad=0.3)
 picture(
     figure,
     "Left: the stream's memory is a flat line from the first frame to the last, and kept keys and values would have "
     "gone past it after some twenty frames, and on along a straight line. Middle and right, as they came in this run: "
-    "the milliseconds of a frame, and how large the numbers are in the states of the three linear layers.",
+    "the milliseconds of a frame, and how large the numbers are in the states of the first three linear layers.",
     [
         "frames",
         "tokens",
