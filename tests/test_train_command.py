@@ -16,8 +16,9 @@ from torch.distributed.run import get_args_parser
 from minivl.__main__ import main
 from minivl.bench import page
 from minivl.checkpoint import load_model
-from minivl.commands import train_stage, train_tiny
+from minivl.commands import train_scores, train_stage, train_tiny
 from minivl.config import Config
+from minivl.fake_tokenizer import SMALLEST, fake_tokenizer
 from minivl.fake_weights import tiny_config
 from minivl.layers import gated_deltanet
 from minivl.layers.decoder import DecoderLayer
@@ -182,6 +183,22 @@ def test_rows_that_are_found_bad_late_are_told_as_they_are_found(home, teacher, 
     assert len(caplog.records) == 2, "each is told once"
 
 
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """Folders that `train scores` can't use, by what is the matter."""
+    home, fine = tmp_path_factory.mktemp("spoilt"), tiny_folder()
+    places = {name: home / name for name in ("empty", "blind", "wordless", "foreign")}
+    places["empty"].mkdir()
+    for name in ("blind", "wordless", "foreign"):
+        shutil.copytree(fine, places[name])
+    config = json.loads((fine / "config.json").read_text())
+    (places["blind"] / "config.json").write_text(json.dumps(config | {"vision_config": {}}))
+    (places["wordless"] / "tokenizer.json").unlink()
+    (places["foreign"] / "tokenizer.json").write_bytes(fake_tokenizer(SMALLEST + 1))
+    eyes = dataclasses.replace(tiny_config().vision, patch_size=28)
+    return places | {"coarse": tiny_folder(vision=eyes), "uneven": tiny_folder(sliding_window=94)}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -207,17 +224,29 @@ def test_rows_that_are_found_bad_late_are_told_as_they_are_found(home, teacher, 
         ("layers --from {teacher} --data {rows} --steps 1 --device tpu", 1, "device is 'tpu'"),
         ("tiny --device tpu", 1, "device is 'tpu'"),
         ("tiny --questions 0", 2, "0 is not at least 1"),
+        ("scores --model nowhere", 1, "nowhere is not a folder"),
+        ("scores --model {empty}", 1, "has no config.json"),
+        ("scores --model {blind}", 1, "vision_config's depth, hidden_size"),
+        ("scores --model {wordless}", 1, "has no tokenizer.json"),
+        ("scores --model {foreign}", 1, "the model's vocabulary is 0 to"),
+        ("scores --model {coarse}", 1, "the model's cells have sides of 56 pixels; the tiny world's have 28"),
+        ("scores --model {uneven}", 1, "a frame has 4 tokens; a window, 94, should be a number of whole frames"),
+        ("scores --model {student} --out {empty}", 1, "is a folder; it should be a file"),
+        ("scores --questions 0", 2, "0 is not at least 1"),
+        ("scores --device tpu", 1, "device is 'tpu'"),
         ("estimate --gpus 1,x", 2, "--gpus"),
         ("estimate --gpus 0", 2, "0 is not at least 1"),
         ("estimate --pictures 2", 1, "--pictures is 2.0; it should be a share from 0 to 1"),
         ("estimate --page {rows}", 1, "has no place for figures"),
     ],
 )
-def test_a_fault_is_one_line_and_nothing_is_written(home, teacher, tmp_path, capsys, monkeypatch, words, code, said):
+def test_a_fault_is_one_line_and_nothing_is_written(
+    home, teacher, spoilt, tmp_path, capsys, monkeypatch, words, code, said
+):
     bad = written(home / "bad.json", row("<image>?"))
     monkeypatch.chdir(tmp_path)
     student = tiny_folder()
-    words = words.format(teacher=teacher, rows=home / "rows.json", bad=bad, student=student).split()
+    words = words.format(teacher=teacher, rows=home / "rows.json", bad=bad, student=student, **spoilt).split()
     found, _, err = called(capsys, *words)
     assert found == code
     assert said in err.splitlines()[-1]
@@ -240,23 +269,26 @@ def test_a_batch_that_cannot_be_shared_out_is_told_before_anything_is_read(home,
 
 @pytest.fixture(scope="module")
 def small_tiny(tmp_path_factory):
-    """`train tiny` with two steps a stage, small pools and few questions; and the same command again, not scored."""
+    """`train tiny` with two steps a stage, small pools and few questions; the same command again, not scored; and
+    `train scores` of what it left."""
     home = tmp_path_factory.mktemp("tiny")
     shares = {stage: tiny.Share(2, 2, 1e-3, 64) for stage in tiny.STAGES}
     budget = dataclasses.replace(tiny.pick("cpu"), stages=shares, lines=4, pictures=6, looks=1, others=16, workers=0)
     settings = StreamSettings(looks=1, others=16, lead=(0, 64))
-    scores = functools.partial(train_tiny.scores, kinds=("colour", "same"), windows=(0, 2), settings=settings)
+    scores = functools.partial(train_scores.scores, kinds=("colour", "same"), windows=(0, 2), settings=settings)
     words = ["train", "tiny", "--out", str(home), "--device", "cpu", "--questions", "2"]
+    rest = ["train", "scores", "--model", str(home / "tiny"), "--device", "cpu", "--questions", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "pick", lambda device: budget)
-        patch.setattr(train_tiny, "scores", scores)
+        patch.setattr(train_scores, "scores", scores)
         patch.setattr(
             progress, "plot", lambda logs, picture, *, title: picture.touch()
         )  # it takes longer than training
         assert main(words) == 0
         first = (home / "scores.json").read_text()
-        patch.setattr(train_tiny, "scores", lambda model, processor, split, number: Scores(split, {}, {}, {}))
-        patch.setattr(train_tiny, "table", lambda several: "nothing")
+        assert main([*rest, "--out", str(home / "made" / "apart.json")]) == 0
+        patch.setattr(train_scores, "scores", lambda model, processor, split, number: Scores(split, {}, {}, {}))
+        patch.setattr(train_scores, "table", lambda several: "nothing")
         assert main([*words[:-2], "--out", str(home)]) == 0
         again = (home / "scores.json").read_text()
     (home / "scores.json").write_text(first)
@@ -270,7 +302,7 @@ def test_the_tiny_model_comes_through_all_stages_and_is_scored(small_tiny):
     for stage in tiny.STAGES:
         spent = sum(float(row["seconds"]) for row in progress.rows(home / stage / "log.csv"))
         assert len(progress.losses(home / stage / "log.csv")) == 2
-        assert found["seconds"][stage] == round(spent, 1)
+        assert (found["steps"][stage], found["seconds"][stage]) == (2, round(spent, 1))
     assert found["budget"] == json.loads(json.dumps(dataclasses.asdict(budget)))
     assert (found["questions"], found["seed"], found["on"]["gpu"]) == (2, 0, None)
     assert found["on"]["torch"] == torch.__version__
@@ -303,7 +335,51 @@ def test_a_second_call_trains_nothing_and_scores_again(small_tiny):
     before = json.loads((home / "scores.json").read_text())
     assert again["weights"] == before["weights"] == handing_over.digest(home / "tiny")
     assert again["seconds"] == before["seconds"]
-    assert again["questions"] == train_tiny.QUESTIONS["cpu"]
+    assert again["questions"] == train_scores.QUESTIONS["cpu"]
+
+
+def test_scores_of_a_checkpoint_are_those_of_its_making(small_tiny):
+    home, _, _ = small_tiny
+    made = json.loads((home / "scores.json").read_text())
+    apart = json.loads((home / "made" / "apart.json").read_text())
+    assert made.keys() - apart.keys() == {"seed", "budget", "steps", "seconds"}
+    assert apart.keys() == {"weights", "megabytes", "on", "questions", "scores"}
+    for name in apart.keys() - {"on"}:
+        assert apart[name] == made[name], name
+    assert apart["on"].keys() == made["on"].keys() >= {"cpu", "gpu", "threads", "torch"}
+
+
+def test_scores_without_a_file_print_the_table_and_leave_nothing(tmp_path, capsys, monkeypatch):
+    settings = StreamSettings(looks=1, others=16, lead=(0, 64))
+    few = functools.partial(train_scores.scores, kinds=("same",), windows=(0,), settings=settings)
+    monkeypatch.setattr(train_scores, "scores", few)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(capsys, "scores", "--model", tiny_folder(), "--questions", 1, "--device", "cpu")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith(f"scoring {tiny_folder()}, 1 question of each kind")
+    assert lines[-1] == "of 1 questions each; chance in a stream is 3%"
+    names = [line.split("  ")[0] for line in lines if line[:1].strip()]
+    assert [name for name in names if name in ("same", "recall, 0 windows back")] == ["same", "recall, 0 windows back"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_broken_off_tells_how_far_it_came(small_tiny, tmp_path):
+    home, budget, _ = small_tiny
+    shutil.copytree(home / "start", tmp_path / "start")
+    (tmp_path / "eyes").mkdir()
+    shutil.copy(home / "eyes" / "log.csv", tmp_path / "eyes")
+    (tmp_path / "reading").mkdir()
+    first, one = (home / "reading" / "log.csv").read_text().splitlines()[:2]
+    (tmp_path / "reading" / "log.csv").write_text(f"{first}\n{one}\n")
+    told = train_tiny.account(tmp_path)
+    assert told["steps"] == {"eyes": 2, "reading": 1}
+    assert told["seconds"]["reading"] == round(float(one.split(",")[-1]), 1)
+    assert (told["seed"], told["budget"]) == (0, json.loads(json.dumps(dataclasses.asdict(budget))))
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing has no start.budget\.json; it should be what train tiny left"
+    ):
+        train_tiny.account(tmp_path / "nothing")
 
 
 def test_a_budget_can_be_chosen_and_keeps_the_devices_workers(monkeypatch):

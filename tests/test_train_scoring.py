@@ -23,6 +23,7 @@ from minivl.train.tiny_streams import NOT_SHOWN, StreamSettings, TinyStreams
 from minivl.train.tiny_world import KINDS, TinyWorld
 
 from .fakes import tiny_folder, tiny_model
+from .tolerances import close, tolerance
 
 STREAMS = StreamSettings(looks=1, others=16, lead=(0, 40), facts=2)
 
@@ -254,7 +255,8 @@ def test_facts_are_asked_for_at_exactly_the_distance_that_is_told(small, process
 
 
 def test_who_is_blind_sees_the_last_window_and_the_question(small, processor, watched):
-    settings = {"number": 1, "windows": (0, 1, 5), "settings": STREAMS}
+    seen = tiny_scores.pool_vectors(small, processor, HELD_OUT, settings=STREAMS)
+    settings = {"number": 1, "windows": (0, 1, 5), "settings": STREAMS, "vectors": seen}
     recall_scores(small, processor, HELD_OUT, **settings)
     recall_scores(small, processor, HELD_OUT, **settings, blind=True)
     window = small.config.sliding_window
@@ -268,6 +270,24 @@ def test_who_is_blind_sees_the_last_window_and_the_question(small, processor, wa
             frames = stream.numbers[-shown // 4 :].tolist()
             asked = stream.questions[0]
             assert ((asked.box, asked.answer) in map(stream.pool.fact, frames)) == (count == 0)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_only_frames_that_are_shown_are_looked_at(small, processor, watched, blind):
+    options = {"number": 3, "windows": (0, 5), "settings": STREAMS, "blind": blind}
+    recall_scores(small, processor, HELD_OUT, **options)
+    shown = {int(at) for own in watched for n in range(3) for at in own.streams[n].numbers[-(own.frames or 0) :]}
+    whole = tiny_scores.pool_vectors(small, processor, HELD_OUT, settings=STREAMS)
+    for source in watched:
+        looked = {at for at, x in enumerate(source.vectors) if x.any()}
+        assert looked == shown
+        for at in looked:
+            close(source.vectors[at], whole[at], tolerance=tolerance(torch.float32))
+    assert len(shown) < len(whole) / 2
+
+
+def test_of_no_pictures_nothing_is_looked_at(small, processor):
+    assert not tiny_scores.pool_vectors(small, processor, HELD_OUT, settings=STREAMS, only=[]).any()
 
 
 def test_a_window_that_is_no_number_of_frames_is_told(small, processor):

@@ -1,4 +1,4 @@
-"""`python -m minivl train WHAT`: a stage on data of your own, the tiny model from nothing, the paper's claims.
+"""`python -m minivl train WHAT`: a stage on data of your own, the tiny model and its scores, the paper's claims.
 
 Each stage is a command, so that the same line runs alone and under torchrun. What the 4B model's training needs in
 memory and time can be asked for before anything is trained.
@@ -11,6 +11,7 @@ from . import train_stage
 
 TRAININGS = {
     "tiny": ("minivl.commands.train_tiny", "make the tiny model from nothing, through all stages, and score it"),
+    "scores": ("minivl.commands.train_scores", "score a checkpoint of the tiny model's kind on held-out data"),
     "claims": ("minivl.train.claims", "train many tiny models side by side, and hold the paper's claims against them"),
     "estimate": ("minivl.train.estimate", "compute what each stage of the 4B model needs in memory and time"),
 }

@@ -12,75 +12,59 @@ from pathlib import Path
 
 import torch
 
-from ..bench.measure import machine
-from ..checkpoint import load, load_model, save_model, usable_device
+from ..checkpoint import load_model, save_model, usable_device
 from ..train import progress, tiny
-from ..train.handing_over import digest
-from ..train.splits import HELD_OUT, HELD_OUT_FONTS
-from ..train.tiny_scores import as_dict, scores, table
 from ..train.trainer import LOG
-from .options import whole
+from .train_scores import add_options, megabytes, scored, write
 
 COPY, SCORES = "tiny", "scores.json"
-QUESTIONS = {"cpu": 50, "gpu": 200}
+BUDGETS = {"cpu": tiny.CPU, "gpu": tiny.GPU}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/tiny"), metavar="DIR", help="default: out/tiny")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and data (default: 0)")
-    parser.add_argument("--device", metavar="NAME", help="default: cuda where there is a GPU, else cpu")
+    add_options(parser)
     parser.add_argument(
         "--budget",
-        choices=QUESTIONS,
+        choices=BUDGETS,
         help="steps and batches: those for two CPU cores, or those for a GPU (default: the device's)",
-    )
-    parser.add_argument(
-        "--questions",
-        type=whole,
-        metavar="N",
-        help=f"that each score is of (default: {QUESTIONS['gpu']} on a GPU, {QUESTIONS['cpu']} on a CPU)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("train tiny runs in one process; start it without torchrun")
-    device = usable_device(args.device)
+    usable_device(args.device)
     budget = budget_of(args.budget, args.device)
     result = tiny.train(args.out, budget, seed=args.seed, device=args.device)
-    seconds = {stage: spent(args.out / stage) for stage in tiny.STAGES}
-    print("seconds: " + ", ".join(f"{stage} {time:.0f}" for stage, time in seconds.items()))
+    made = account(args.out)
+    print("seconds: " + ", ".join(f"{stage} {time:.0f}" for stage, time in made["seconds"].items()))
 
     copy = args.out / COPY
     save_model(load_model(result, device="cpu", dtype=torch.bfloat16), copy, processor_from=result)
-    size = sum(path.stat().st_size for path in copy.iterdir()) / 1e6
-    print(f"the checkpoint, in bf16: {copy}, {size:.1f} MB")
-
-    number = args.questions or QUESTIONS["gpu" if device.type == "cuda" else "cpu"]
-    print(f"scoring, {number} questions of each kind …", flush=True)
-    model, processor = load(copy, device=args.device, dtype=torch.float32)
-    several = [scores(model, processor, split, number=number) for split in (HELD_OUT, HELD_OUT_FONTS)]
-    print(table(several))
-    found = {
-        "weights": digest(copy),
-        "megabytes": round(size, 2),
-        "seed": args.seed,
-        "budget": dataclasses.asdict(budget),
-        "seconds": {stage: round(time, 1) for stage, time in seconds.items()},
-        "on": machine() | {"gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None},
-        "questions": number,
-        "scores": as_dict(several),
-    }
-    (args.out / SCORES).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"scores: {args.out / SCORES}")
+    print(f"the checkpoint, in bf16: {copy}, {megabytes(copy):.1f} MB")
+    write(args.out / SCORES, scored(copy, device=args.device, number=args.questions) | made)
 
 
 def budget_of(name: str | None, device: str | None) -> tiny.Budget:
     """The device's own budget, or this one with as many workers as the device's has."""
     own = tiny.pick(device)
-    return own if name is None else dataclasses.replace({"cpu": tiny.CPU, "gpu": tiny.GPU}[name], workers=own.workers)
+    return own if name is None else dataclasses.replace(BUDGETS[name], workers=own.workers)
 
 
-def spent(out: Path) -> float:
-    """The seconds of all steps of a run, however often it was broken off."""
-    return sum(float(row["seconds"]) for row in progress.rows(out / LOG))
+def account(out: Path) -> dict:
+    """What a run was given, and each stage's steps and their seconds so far, however often it was broken off."""
+    given = Path(out) / "start" / tiny.BUDGET
+    if not given.is_file():
+        raise FileNotFoundError(f"{out} has no start/{tiny.BUDGET}; it should be what train tiny left")
+    budget = json.loads(given.read_text(encoding="utf-8"))
+    logs = {stage: rows for stage in tiny.STAGES if (rows := progress.rows(Path(out) / stage / LOG))}
+    return {
+        "seed": budget.pop("seed"),
+        "budget": budget,
+        "steps": {stage: len(rows) for stage, rows in logs.items()},
+        "seconds": {
+            stage: round(sum(float(row["seconds"]) for row in rows), 1) for stage, rows in logs.items() if rows
+        },
+    }

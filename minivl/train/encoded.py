@@ -32,12 +32,19 @@ from .tiny_streams import TinyStreams
 
 @torch.no_grad()
 def encoded(
-    model: InfiniteVL, processor: Processor, pictures, *, size: tuple[int, int] | None = None, at_once: int = 256
+    model: InfiniteVL,
+    processor: Processor,
+    pictures,
+    *,
+    size: tuple[int, int] | None = None,
+    only: Sequence[int] | None = None,
+    at_once: int = 256,
 ) -> Tensor:
     """What the model's eyes make of each picture [pictures, cells, D], in float32 on the CPU.
 
     `pictures` are a pool or a list, each with an `image`. They come at `size` (height, width), by default the first
-    one's own, as the frames of a stream of this size do.
+    one's own, as the frames of a stream of this size do. Where `only` some are to be looked at, by their numbers, the
+    vectors of all others are zeros.
     """
     checks.positive("at_once", at_once)
     if not len(pictures):
@@ -46,9 +53,10 @@ def encoded(
     size = size or (pictures[0].image.height, pictures[0].image.width)
     rows, columns = cells_of(size, settings)
     values, grid = torch.from_numpy(levels(settings)), torch.tensor([[1, rows * merge, columns * merge]])
-    out = torch.empty(len(pictures), rows * columns, model.config.hidden_size)
-    with tqdm(total=len(pictures), desc="encoding", unit="picture", **QUIET) as bar:
-        for numbers in torch.arange(len(pictures)).split(at_once):
+    out = torch.zeros(len(pictures), rows * columns, model.config.hidden_size)
+    wanted = torch.arange(len(pictures)) if only is None else torch.tensor(only, dtype=torch.int64)
+    with tqdm(total=len(wanted), desc="encoding", unit="picture", **QUIET) as bar:
+        for numbers in wanted.split(at_once) if len(wanted) else ():
             images = ((number, pictures[number].image) for number in numbers.tolist())
             patches = [patches_of(image, size, values, settings, name=f"picture {number}") for number, image in images]
             seen = looked_at(model, torch.cat(patches), grid.repeat(len(numbers), 1))

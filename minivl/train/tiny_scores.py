@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..model import InfiniteVL
 from ..processor import Processor
+from .drawing import CELL
 from .encoded import EncodedStreams, encoded
 from .scoring import exactly
 from .sources import Conversations
@@ -55,7 +56,7 @@ class Score:
         share, n = self.share, self.asked
         middle, half = share + Z**2 / (2 * n), Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
         low, high = ((middle + side) / (1 + Z**2 / n) for side in (-half, half))
-        return max(0.0, low), min(1.0, high)
+        return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding leaves the share itself inside
 
     @property
     def interval(self) -> str:
@@ -87,8 +88,9 @@ def scores(
     windows: Sequence[int] = WINDOWS,
     settings: StreamSettings | None = None,
 ) -> Scores:
-    """All of one split."""
+    """All of one split. Nearly every frame of the pool is shown by so many streams, so all are looked at."""
     settings = settings or StreamSettings()
+    check_shape(model, processor, settings)
     vectors = pool_vectors(model, processor, split, seed=seed, settings=settings)
     streams = {"seed": seed, "number": number, "windows": windows, "settings": settings, "vectors": vectors}
     return Scores(
@@ -135,30 +137,47 @@ def recall_scores(
     """Facts asked for at exactly so many of the model's windows, and, as NOT_SHOWN, boxes that were never shown.
 
     `settings` says all but the distance and how often a box was not shown: how many facts are held at once, what comes
-    before. `vectors` are those of the streams' pool, where they are at hand. `blind`: of each stream, only the frames
-    of the last window are seen.
+    before. `vectors` are those of the streams' pool, where they are at hand; otherwise those frames are looked at that
+    are shown. `blind`: of each stream, only the frames of the last window are seen.
     """
     window = model.config.sliding_window
     settings = replace(settings or StreamSettings(), window=window)
-    if window % settings.cells:
-        raise ValueError(f"a frame has {settings.cells} tokens; a window, {window}, should be a number of whole frames")
-    if vectors is None:
-        vectors = pool_vectors(model, processor, split, seed=seed, settings=settings)
+    check_shape(model, processor, settings)
     asked = {count: replace(settings, distance=(count * window, count * window), not_shown=0) for count in windows}
     asked[NOT_SHOWN] = replace(settings, distance=(0, max(windows, default=0) * window), not_shown=1)
+    streams = {name: TinyStreams(split, seed, own) for name, own in asked.items()}
     frames = window // settings.cells if blind else None
+    if vectors is None:
+        last = slice(-frames if blind else None, None)
+        shown = {int(at) for own in streams.values() for index in range(number) for at in own[index].numbers[last]}
+        vectors = pool_vectors(model, processor, split, seed=seed, settings=settings, only=sorted(shown))
     found = {}
-    for name, own in asked.items():
-        streams = EncodedStreams(TinyStreams(split, seed, own), processor, vectors, questions=1, frames=frames)
-        found[name] = score(model, streams, number)
+    for name, own in streams.items():
+        found[name] = score(model, EncodedStreams(own, processor, vectors, questions=1, frames=frames), number)
     return found
 
 
 def pool_vectors(
-    model: InfiniteVL, processor: Processor, split: str, *, seed: int = 0, settings: StreamSettings | None = None
+    model: InfiniteVL,
+    processor: Processor,
+    split: str,
+    *,
+    seed: int = 0,
+    settings: StreamSettings | None = None,
+    only: Sequence[int] | None = None,
 ) -> Tensor:
-    """What the model sees on the pictures of these streams, whatever their distances."""
-    return encoded(model, processor, TinyStreams(split, seed, settings or StreamSettings()).pool)
+    """What the model sees on the pictures of these streams, whatever their distances; on `only` these, if they are
+    named: the vectors of the rest are zeros."""
+    return encoded(model, processor, TinyStreams(split, seed, settings or StreamSettings()).pool, only=only)
+
+
+def check_shape(model: InfiniteVL, processor: Processor, settings: StreamSettings) -> None:
+    """The model's cells are those of the tiny world, and its window is a number of frames."""
+    cell, window = processor.settings.cell, model.config.sliding_window
+    if cell != CELL:
+        raise ValueError(f"the model's cells have sides of {cell} pixels; the tiny world's have {CELL}")
+    if window % settings.cells:
+        raise ValueError(f"a frame has {settings.cells} tokens; a window, {window}, should be a number of whole frames")
 
 
 def score(model: InfiniteVL, source, number: int) -> Score:
