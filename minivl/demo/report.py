@@ -20,7 +20,7 @@ STYLE = """
 .lead { max-width: 44rem; }
 .right { color: var(--one); white-space: nowrap; }
 .wrong { color: var(--two); white-space: nowrap; }
-.said { font-weight: 600; overflow-wrap: anywhere; }
+.said { font-weight: 600; overflow-wrap: break-word; max-width: 14ch; }
 .pictures, .frames, .plots { display: flex; flex-wrap: wrap; gap: 0.4rem; align-items: flex-start; }
 .pictures img { max-width: 100%; height: auto; image-rendering: pixelated; }
 .frames img { width: 56px; image-rendering: pixelated; }
