@@ -165,6 +165,20 @@ def test_bfloat16_layers_keep_float32_states_and_say_which_rule_ran():
     assert gated_delta_rule.last_backend == "chunked"
 
 
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_autocast_leaves_a_rules_products_alone(mixer):
+    layer = small_block("linear only", mixer, dtype=torch.float32).layers[0].self_attn
+    H, K, V = layer.config.num_linear_heads, layer.config.linear_head_dim, layer.config.linear_value_dim
+    q, k, v = (torch.randn(2, 70, H, width) for width in (K, K, V))
+    gates = {name: torch.rand(2, 70, H) for name in layer.gates(torch.zeros(2, 70, layer.config.hidden_size))}
+    if "log_decay" in gates:
+        gates["log_decay"] = -gates["log_decay"]
+    plain = layer.rule(q, k, v, state=None, **gates)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = layer.rule(q, k, v, state=None, **gates)
+    assert all(torch.equal(one, other) for one, other in zip(plain, cast, strict=True))
+
+
 def test_swiglu_is_its_formula():
     torch.manual_seed(0)
     mlp, x = SwiGLU(8, 12).double(), torch.randn(3, 8, dtype=torch.float64)

@@ -93,9 +93,11 @@ class GatedDeltaNet(Mixer):
         return self.o_proj(rearrange(self.o_norm(out, gate), "B T H V -> B T (H V)"))
 
     def rule(self, q: Tensor, k: Tensor, v: Tensor, **arguments) -> tuple[Tensor, Tensor]:
-        """The layer's rung of the ladder, on unit queries and keys."""
+        """The layer's rung of the ladder, on unit queries and keys. Its products are its own business: autocast, which
+        would have them in bf16, ends here."""
         scale = q.shape[-1] ** -0.5
-        if self.config.mixer == "gated_delta":
-            return gated_delta_rule(q, k, v, scale=scale, normalize_qk=True, **arguments)
-        rung = delta_rule if self.config.mixer == "delta" else linear_attention
-        return rung.chunked(delta_rule.unit(q), delta_rule.unit(k), v, scale=scale, **arguments)
+        with torch.autocast(q.device.type, enabled=False):
+            if self.config.mixer == "gated_delta":
+                return gated_delta_rule(q, k, v, scale=scale, normalize_qk=True, **arguments)
+            rung = delta_rule if self.config.mixer == "delta" else linear_attention
+            return rung.chunked(delta_rule.unit(q), delta_rule.unit(k), v, scale=scale, **arguments)
