@@ -40,6 +40,7 @@ def write(
     checkpoint in the folder is whole; after the last one the new one is, and shards of the old one that it doesn't have
     are gone. A crash between them leaves a folder without config.json, which nobody takes for a checkpoint.
     """
+    make_folder(folder)
     needed = sum(nbytes(spec) for shard in shards for spec in shard.values())
     free = shutil.disk_usage(folder).free
     if needed > free:

@@ -23,6 +23,11 @@ from .test_checkpoint import same
 from .test_cli import call
 
 
+def test_from_python_the_folder_is_made_where_it_is_not_there(tmp_path):
+    write_fake(tmp_path / "a" / "b", tiny_config())
+    assert load_model(tmp_path / "a" / "b", device="cpu").config == tiny_config()
+
+
 def test_the_command_writes_a_folder_that_loads_and_speaks(capsys, tmp_path):
     folder = tmp_path / "new" / "fake"
     code, out, err = call(capsys, "fake-checkpoint", str(folder), "--size", "tiny")
