@@ -14,7 +14,7 @@ from minivl.checkpoint import load, load_model, save_model
 from minivl.fake_tokenizer import CONTROL
 from minivl.model import InfiniteVL
 from minivl.processor import load_processor
-from minivl.train import freezing, tiny, tiny_model, trainer
+from minivl.train import freezing, kept, tiny, tiny_model, trainer
 from minivl.train.drawing import CELL, HUES, LABELS, PATCH, Canvas, Picture
 from minivl.train.encoded import with_vectors
 from minivl.train.examples import collate, example_of
@@ -313,3 +313,18 @@ def test_what_is_kept_takes_no_more_room_than_it_shows(teacher, processor):
     for one, other in zip(examples, seen(teacher, examples), strict=True):
         assert one.pixels.untyped_storage().nbytes() == one.pixels.nbytes
         assert other.vectors.untyped_storage().nbytes() == other.vectors.nbytes
+
+
+def test_a_file_gives_back_what_was_kept_to_those_who_ask_for_just_this(teacher, processor, tmp_path):
+    parts = {"some": seen(teacher, drawn(Few(processor), 5)), "one": seen(teacher, drawn(Few(processor), 1))}
+    path = tmp_path / "seen.safetensors"
+    assert kept.load(path, told="few") is None
+    kept.save(path, parts, told="few")
+    found = kept.load(path, told="few")
+    assert {part: len(examples) for part, examples in found.items()} == {"some": 5, "one": 1}
+    for part, examples in parts.items():
+        for one, other in zip(examples, found[part], strict=True):
+            for name in ("ids", "positions", "labels", "grids", "vectors"):
+                assert getattr(one, name).equal(getattr(other, name)), name
+    assert kept.load(path, told="others") is None
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -382,6 +382,22 @@ def test_a_run_that_was_broken_off_tells_how_far_it_came(small_tiny, tmp_path):
         train_tiny.account(tmp_path / "nothing")
 
 
+def test_a_run_that_goes_on_draws_nothing_again_and_ends_as_it_would_have(small_tiny, monkeypatch, tmp_path):
+    home, budget, _ = small_tiny
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    for stage in ("tuning", "long"):
+        shutil.rmtree(tmp_path / stage)
+
+    def draw(*_, **__):
+        raise AssertionError("pictures are drawn again")
+
+    monkeypatch.setattr(tiny, "drawn", draw)
+    again = tiny.train(tmp_path, budget, device="cpu", quiet=True)
+    assert handing_over.digest(again) == handing_over.digest(home / "long" / "result")
+    with pytest.raises(ValueError, match="holds a tiny model of another budget, in lines; choose another --out"):
+        tiny.train(tmp_path, dataclasses.replace(budget, lines=5), device="cpu", quiet=True)
+
+
 def test_a_budget_can_be_chosen_and_keeps_the_devices_workers(monkeypatch):
     own = dataclasses.replace(tiny.CPU, workers=7)
     monkeypatch.setattr(tiny, "pick", lambda device: own)

@@ -1,13 +1,20 @@
 """Examples that are made once and kept: drawn by several processes, and looked at by frozen eyes.
 
 To draw a picture takes longer than to learn from it, and eyes that no longer learn see the same in it each time. So all
-pictures are drawn once: eyes learn from their pixels, and what comes after them from what they have seen.
+pictures are drawn once: eyes learn from their pixels, and what comes after them from what they have seen. That is also
+kept in a file, for a run that goes on.
+
+    PART.NAME          the examples' tensors of one name, joined        PART.NAME.sizes    and how long each one is
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -17,8 +24,10 @@ from ..model import InfiniteVL
 from .encoded import with_vectors
 from .examples import Example
 from .feeding import ByNumber
+from .saving import DRAFT
 
-AXES = {"ids": 0, "positions": 1, "labels": 0, "pixels": 0, "grids": 0, "cells": 0}  # along which examples are joined
+# Along which examples are joined.
+AXES = {"ids": 0, "positions": 1, "labels": 0, "pixels": 0, "grids": 0, "vectors": 0, "cells": 0}
 
 
 def drawn(source, count: int, *, workers: int = 0, at_once: int = 64) -> list[Example]:
@@ -27,7 +36,7 @@ def drawn(source, count: int, *, workers: int = 0, at_once: int = 64) -> list[Ex
         ByNumber(source),
         sampler=range(count),
         batch_size=at_once,
-        collate_fn=joined,
+        collate_fn=halved,
         num_workers=workers,
         generator=torch.Generator(),  # or it would take a number from everybody's
     )
@@ -48,10 +57,38 @@ def seen(model: InfiniteVL, examples: Sequence[Example], *, at_once: int = 512) 
     return found
 
 
+def halved(examples: Sequence[Example]) -> dict[str, tuple[Tensor, list[int]]]:
+    return joined([dataclasses.replace(example, pixels=example.pixels.half()) for example in examples])
+
+
+def save(path: Path, parts: Mapping[str, Sequence[Example]], *, told: str) -> None:
+    """Whole, or not at all. `told` is what they are, which whoever loads them has to know."""
+    tensors = {}
+    for part, examples in parts.items():
+        for name, (x, sizes) in joined(examples).items():
+            tensors |= {f"{part}.{name}": x.contiguous(), f"{part}.{name}.sizes": torch.tensor(sizes)}
+    draft = path.with_name(path.name + DRAFT)
+    save_file(tensors, draft, metadata={"told": told})
+    os.replace(draft, path)
+
+
+def load(path: Path, *, told: str) -> dict[str, list[Example]] | None:
+    """The parts of a file; None where there is none, or one of other examples."""
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        if file.metadata() != {"told": told}:
+            return None
+        parts: dict[str, dict] = {}
+        for name in (name for name in file.keys() if not name.endswith(".sizes")):  # noqa: SIM118 - it is no mapping
+            part, _, own = name.partition(".")
+            parts.setdefault(part, {})[own] = file.get_tensor(name), file.get_tensor(f"{name}.sizes").tolist()
+    return {part: list(apart(some)) for part, some in parts.items()}
+
+
 def joined(examples: Sequence[Example]) -> dict[str, tuple[Tensor, list[int]]]:
     """Few large tensors, which go from process to process faster than many small ones; and their parts' sizes."""
     found = {name: [x for example in examples if (x := getattr(example, name)) is not None] for name in AXES}
-    found["pixels"] = [pixels.half() for pixels in found["pixels"]]
     return {name: (torch.cat(xs, AXES[name]), [x.shape[AXES[name]] for x in xs]) for name, xs in found.items() if xs}
 
 

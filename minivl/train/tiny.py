@@ -20,7 +20,8 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
@@ -29,9 +30,10 @@ from ..checkpoint import load_model
 from ..processor import Processor, load_processor
 from . import stages
 from .encoded import EncodedStreams
+from .examples import Example
 from .freezing import LEARNS
 from .handing_over import RESULT, digest
-from .kept import drawn, seen
+from .kept import drawn, load, save, seen
 from .layout import Alike, DrawnConversations, DrawnFrames, Layout, settled
 from .lessons import Lessons
 from .saving import DRAFT
@@ -41,7 +43,7 @@ from .tiny_model import write_start
 from .tiny_streams import StreamSettings, TinyStreams
 from .tiny_world import KINDS, TinyWorld
 
-BUDGET = "budget.json"
+BUDGET, KEPT = "budget.json", "seen.safetensors"
 STAGES = ("eyes", "reading", "teacher", "layers", "logits", "tuning", "long")
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens between a fact and its question, at most
 SHARES = dict.fromkeys(KINDS, 1.0) | {"reading": 0.0, "lines": 2.0}  # lines to read by themselves come on top:
@@ -137,10 +139,11 @@ def train(out: Path, budget: Budget, *, seed: int = 0, device: str | None = None
         return last
     options = {"device": device, "quiet": quiet}
     stage = {name: (out / name, budget.settings(name, seed)) for name in STAGES}
-    pictures = Pictures(load_processor(start), budget, seed)
-    stages.teach(start, pictures.alike(), *stage["eyes"], objective=Layout, learns=EYES, **options)
-    eyes = settled(out / "eyes" / RESULT, out / "settled", pictures.frames[:512] + pictures.some[:512], device=device)
-    pictures.look(eyes, device=device)
+    pictures, eyes = Pictures(load_processor(start), budget, seed), out / "settled"
+    if not (eyes / "config.json").is_file():  # which is written last
+        stages.teach(start, pictures.alike(), *stage["eyes"], objective=Layout, learns=EYES, **options)
+        settled(out / "eyes" / RESULT, eyes, pictures.varied(), device=device)
+    pictures.look(eyes, out / KEPT, device=device)
     stages.teach(eyes, pictures.lines(), *stage["reading"], learns=NOT_EYES, **options)
     data = {name: pictures.lessons(name) for name in STAGES[2:]}
     stages.teach(out / "reading", data["teacher"], *stage["teacher"], learns=NOT_EYES, **options)
@@ -178,35 +181,50 @@ class Pictures:
         lines, world = (
             DrawnConversations(TinyWorld("train", seed, kinds), processor) for kinds in (["reading"], SHARES)
         )
-        self.pool = DrawnFrames(TinyStreams("train", seed, self.settings).pool, processor)
-        self.texts = drawn(lines, budget.lines, workers=budget.workers)
-        self.some = drawn(world, budget.pictures, workers=budget.workers)
-        self.frames = drawn(self.pool, len(self.pool), workers=budget.workers)
-        self.told = f"{lines.description}; {world.description}; {self.pool.description}"
+        self.frames = DrawnFrames(TinyStreams("train", seed, self.settings).pool, processor)
+        self.sources = {
+            "texts": (lines, budget.lines),
+            "some": (world, budget.pictures),
+            "frames": (self.frames, len(self.frames)),
+        }
+        self.told = "; ".join(f"{count} of {source.description}" for source, count in self.sources.values())
+
+    @cached_property
+    def drawn(self) -> dict[str, list[Example]]:
+        workers = self.budget.workers
+        return {part: drawn(source, count, workers=workers) for part, (source, count) in self.sources.items()}
 
     def alike(self) -> Alike:
         """For the eyes, with the renderer's knowledge of each cell."""
         batch = self.budget.stages["eyes"].batch
-        return Alike(self.texts + self.some + self.frames, batch=batch, seed=self.seed, description=self.told)
+        return Alike([*chain(*self.drawn.values())], batch=batch, seed=self.seed, description=self.told)
 
-    def look(self, eyes: Path, *, device: str | None) -> None:
-        """From now on examples have what these eyes have seen. A pool's frames that are never shown stay zeros."""
-        model = load_model(eyes, device=device)
-        self.texts, self.some = seen(model, self.texts), seen(model, self.some)
-        cells, width = self.settings.cells, model.config.hidden_size
-        self.vectors = torch.zeros(len(self.pool.pool), cells, width, dtype=torch.float16)
-        self.vectors[self.pool.numbers] = torch.stack([frame.vectors for frame in seen(model, self.frames)])
-        self.frames, self.told = [], f"{self.told}, seen by {digest(eyes)}"
+    def varied(self, count: int = 512) -> list[Example]:
+        """A few of all kinds."""
+        return self.drawn["frames"][:count] + self.drawn["some"][:count]
+
+    def look(self, eyes: Path, path: Path, *, device: str | None) -> None:
+        """From now on there is what these eyes have seen: from the file, if a run before this one has left it there."""
+        self.told += f", seen by {digest(eyes)}"
+        self.seen = load(path, told=self.told)
+        if self.seen is None:
+            model = load_model(eyes, device=device)
+            self.seen = {part: seen(model, examples) for part, examples in self.drawn.items()}
+            save(path, self.seen, told=self.told)
+        vars(self).pop("drawn", None)  # their pixels take much room
+        shown = torch.stack([frame.vectors for frame in self.seen["frames"]])
+        self.vectors = shown.new_zeros(len(self.frames.pool), *shown.shape[1:])
+        self.vectors[self.frames.numbers] = shown
 
     def lines(self) -> Shuffled:
-        return Shuffled(self.texts, seed=self.seed, description=self.told)
+        return Shuffled(self.seen["texts"], seed=self.seed, description=self.told)
 
     def lessons(self, stage: str) -> Lessons:
         """Pictures, and streams whose facts lie further and further back: each length has steps of its own."""
         share = self.budget.stages[stage]
         streams = [self.streams(low, high) for low, high in pairwise([0, *LENGTHS]) if high <= share.far]
-        texts, some = (Shuffled(x, seed=self.seed, description=self.told) for x in (self.texts, self.some))
-        pictures = Mixed([(TEXTS, texts), (1 - TEXTS, some)], seed=self.seed)
+        some = Shuffled(self.seen["some"], seed=self.seed, description=self.told)
+        pictures = Mixed([(TEXTS, self.lines()), (1 - TEXTS, some)], seed=self.seed)
         return Lessons(pictures, streams, batch=share.batch, every=share.every)
 
     def streams(self, low: int, high: int) -> EncodedStreams:
