@@ -44,7 +44,7 @@ WRONG_MODEL = (
           "vectors.flip(0)[which[:, piece]]", EQUATION),
     wrong("each pad gets its neighbour's vector", "InfiniteVL.read", "vectors[which[:, piece]]",
           "vectors.roll(1, 0)[which[:, piece]]", EQUATION),
-    wrong("each row's vectors start from the first picture", "InfiniteVL.see", "pads.flatten().cumsum(0)",
+    wrong("each row's vectors start from the first picture", "which_of", "pads.flatten().cumsum(0)",
           "pads.cumsum(1).flatten()", ROWS),
     wrong("only pictures get vectors, not videos", "InfiniteVL.read", "torch.where(pads[:, piece, None]",
           "torch.where((ids == self.config.image_token_id)[:, piece, None]", EQUATION),

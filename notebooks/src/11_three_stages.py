@@ -483,7 +483,7 @@ picture(
 # Read it with care. A step of 1a costs less than one of 1b, since nothing goes back through the
 # stack. Each stage begins with an empty optimiser and a rate of its own, so that the line may bend, or
 # even rise, where the second begins. And 16 steps of a toy can't say what a hundred thousand do; the
-# [notebook on the claims](12_claims.ipynb) asks the same question of trained models.
+# [page on the claims](../docs/claims.md) asks the same question of trained models.
 #
 # ## 3: long sequences, through thin matrices
 #

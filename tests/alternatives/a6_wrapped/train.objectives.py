@@ -33,8 +33,8 @@ class LayerDistillation:
         losses = []
         for i, (x, wanted) in enumerate(layers_at_work(self.teacher, batch)):
             layer = self.student.model.language_model.layers[i]
-            out = layer(x, positions=batch.positions, mask=batch.padding_mask)
-            losses.append(layer_distance(out, wanted, batch.padding_mask))
+            out = layer(x, positions=batch.positions, mask=batch.mask)
+            losses.append(layer_distance(out, wanted, batch.mask))
         return self.factor * torch.stack(losses).mean()
 
 

@@ -25,9 +25,7 @@ class LayerDistillation:
         pairs = iter(layers_at_work(self.teacher, batch))
         for layer in self.student.model.language_model.layers:
             given, wanted = next(pairs)
-            loss = loss + layer_distance(
-                layer(given, mask=batch.padding_mask, positions=batch.positions), wanted, batch.mask
-            )
+            loss = loss + layer_distance(layer(given, positions=batch.positions), wanted, batch.mask)
             count += 1
         return loss * self.factor / count
 
