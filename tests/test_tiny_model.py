@@ -9,17 +9,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from minivl.checkpoint import load, load_model, save_model
 from minivl.fake_tokenizer import CONTROL
 from minivl.model import InfiniteVL
 from minivl.processor import load_processor
-from minivl.train import freezing, kept, tiny, tiny_model, trainer
+from minivl.train import freezing, kept, saving, tiny, tiny_model, trainer
 from minivl.train.drawing import CELL, HUES, LABELS, PATCH, Canvas, Picture
 from minivl.train.encoded import with_vectors
 from minivl.train.examples import collate, example_of
 from minivl.train.kept import drawn, seen
 from minivl.train.layout import EACH, Alike, DrawnConversations, DrawnFrames, Layout, cells_of
+from minivl.train.lessons import Lessons
 from minivl.train.sources import Conversations
 from minivl.train.splits import ALPHABET, SPLITS, TRAIN
 from minivl.train.student import student_config, student_from
@@ -328,3 +330,21 @@ def test_a_file_gives_back_what_was_kept_to_those_who_ask_for_just_this(teacher,
                 assert getattr(one, name).equal(getattr(other, name)), name
     assert kept.load(path, told="others") is None
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_leaves_no_half_of_a_file_and_is_told(teacher, processor, tmp_path, monkeypatch):
+    def full(*_, **__):
+        (tmp_path / "seen.safetensors.draft").write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(saving, "save_file", full)
+    with pytest.raises(
+        OSError, match=r"seen.safetensors could not be written \(No space left.*make room and"
+    ):
+        kept.save(tmp_path / "seen.safetensors", {"some": seen(teacher, drawn(Few(processor), 1))}, told="few")
+    assert not list(tmp_path.iterdir())
+
+
+def test_lessons_of_streams_without_any_are_told():
+    with pytest.raises(ValueError, match="there are no streams; there should be at least one"):
+        Lessons([], [], batch=2, every=3)

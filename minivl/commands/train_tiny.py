@@ -64,7 +64,5 @@ def account(out: Path) -> dict:
         "seed": budget.pop("seed"),
         "budget": budget,
         "steps": {stage: len(rows) for stage, rows in logs.items()},
-        "seconds": {
-            stage: round(sum(float(row["seconds"]) for row in rows), 1) for stage, rows in logs.items() if rows
-        },
+        "seconds": {stage: round(sum(float(row["seconds"]) for row in rows), 1) for stage, rows in logs.items()},
     }

@@ -9,13 +9,11 @@ end, `tokens` and `cells` telling where each ends.
     frames.safetensors     PART                                                                one row a frame
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,7 +24,7 @@ from .claims_arms import Protocol
 from .examples import Example
 from .kept import drawn, seen
 from .layout import DrawnFrames
-from .saving import DRAFT
+from .saving import save_whole
 from .sources import Conversations, exchanges
 from .stream_examples import row_of
 from .tiny_scores import ATTRIBUTES
@@ -72,13 +70,13 @@ def make(eyes: Path, folder: Path, protocol: Protocol, *, workers: int = 0, devi
     folder.mkdir(parents=True, exist_ok=True)
     processor = load_processor(eyes)
     if not (folder / STREAMS).exists():
-        save(folder / STREAMS, laid_out(processor, protocol, workers=workers))
+        save_whole(folder / STREAMS, laid_out(processor, protocol, workers=workers))
     if (folder / FRAMES).exists() and (folder / PICTURES).exists():
         return
     model = load_model(eyes, device=device)
     if not (folder / FRAMES).exists():
         pools = {part: DrawnFrames(streams_of(protocol, part, 0, 1).pool, processor) for part in SPLITS}
-        save(folder / FRAMES, {part: frames(model, own, workers=workers) for part, own in pools.items()})
+        save_whole(folder / FRAMES, {part: frames(model, own, workers=workers) for part, own in pools.items()})
     if not (folder / PICTURES).exists():
         tensors = {}
         for part, count in {"train": protocol.pictures, "test": protocol.tests}.items():
@@ -86,14 +84,7 @@ def make(eyes: Path, folder: Path, protocol: Protocol, *, workers: int = 0, devi
                 rows = drawn(Conversations(of_kind(part, what), processor), count, workers=workers)
                 own = end_to_end(seen(model, rows))
                 tensors |= {f"{part}/{what}.{name}": x for name, x in own.items()}
-        save(folder / PICTURES, tensors)
-
-
-def save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Whole, or not at all."""
-    draft = path.with_name(path.name + DRAFT)
-    save_file({name: x.contiguous() for name, x in tensors.items()}, draft)
-    os.replace(draft, path)
+        save_whole(folder / PICTURES, tensors)
 
 
 def of_kind(part: str, what: str) -> TinyWorld:

@@ -8,13 +8,11 @@ kept in a file, for a run that goes on.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -24,7 +22,7 @@ from ..model import InfiniteVL
 from .encoded import with_vectors
 from .examples import Example
 from .feeding import ByNumber
-from .saving import DRAFT
+from .saving import save_whole
 
 # Along which examples are joined.
 AXES = {"ids": 0, "positions": 1, "labels": 0, "pixels": 0, "grids": 0, "vectors": 0, "cells": 0}
@@ -66,10 +64,8 @@ def save(path: Path, parts: Mapping[str, Sequence[Example]], *, told: str) -> No
     tensors = {}
     for part, examples in parts.items():
         for name, (x, sizes) in joined(examples).items():
-            tensors |= {f"{part}.{name}": x.contiguous(), f"{part}.{name}.sizes": torch.tensor(sizes)}
-    draft = path.with_name(path.name + DRAFT)
-    save_file(tensors, draft, metadata={"told": told})
-    os.replace(draft, path)
+            tensors |= {f"{part}.{name}": x, f"{part}.{name}.sizes": torch.tensor(sizes)}
+    save_whole(path, tensors, metadata={"told": told})
 
 
 def load(path: Path, *, told: str) -> dict[str, list[Example]] | None:

@@ -76,7 +76,7 @@ class DrawnFrames:
 
 
 class Alike:
-    """Steps of pictures of one size each, so that a step has a shape that comes back, and its order is a number's."""
+    """Steps whose pictures are all of one size, drawn by how many there are of it: few shapes, which come back."""
 
     def __init__(self, examples: Sequence[Example], *, batch: int, seed: int = 0, description: str = ""):
         by_size: dict[tuple, list[Example]] = {}

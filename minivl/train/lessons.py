@@ -14,17 +14,19 @@ from .sources import described
 
 
 class Lessons:
-    """Examples by number, `batch` to a step; the last of `every` steps has streams. Steps count from `first` on."""
+    """Examples by number, `batch` to a step; the last of `every` steps has streams."""
 
-    def __init__(self, pictures, streams: Sequence, *, batch: int, every: int = 2, first: int = 0):
+    def __init__(self, pictures, streams: Sequence, *, batch: int, every: int):
+        if not streams:
+            raise ValueError("there are no streams; there should be at least one, for the steps that are theirs")
         self.pictures, self.streams = pictures, list(streams)
-        self.batch, self.every, self.first = batch, every, first
+        self.batch, self.every = batch, every
         told = "; ".join(described(source) for source in (pictures, *self.streams))
-        self.description = f"{batch} a step from step {first} on, one in {every} of streams: {told}"
+        self.description = f"{batch} a step, one step in {every} of streams: {told}"
 
     def __getitem__(self, number: int) -> Example:
         step, row = divmod(number, self.batch)
-        turn, place = divmod(step + self.first, self.every)
+        turn, place = divmod(step, self.every)
         if place < self.every - 1:
             return self.pictures[(turn * (self.every - 1) + place) * self.batch + row]
         again, which = divmod(turn, len(self.streams))

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,17 @@ def save(folder: Path, saved: Saved, *, keep: int = KEPT) -> Path:
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return place
+
+
+def save_whole(path: Path, tensors: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None) -> None:
+    """One file of tensors that can be made again, whole or not there at all."""
+    draft = path.with_name(path.name + DRAFT)
+    try:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, draft, metadata=metadata)
+        os.replace(draft, path)
+    except (OSError, SafetensorError) as fault:
+        draft.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({fault}); make room and run again") from None
 
 
 def newest(folder: Path) -> tuple[Saved | None, list[str]]:

@@ -54,6 +54,7 @@ class Mixed:
         return self.source_of(number)[number]
 
     def source_of(self, number: int):
+        """The source that number n comes from."""
         drawn = np.random.default_rng([self.seed, number]).random()
         return self.sources[int(np.searchsorted(self.steps, drawn, side="right"))]
 

@@ -46,8 +46,8 @@ from .tiny_world import KINDS, TinyWorld
 BUDGET, KEPT = "budget.json", "seen.safetensors"
 STAGES = ("eyes", "reading", "teacher", "layers", "logits", "tuning", "long")
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens between a fact and its question, at most
-SHARES = dict.fromkeys(KINDS, 1.0) | {"reading": 0.0, "lines": 2.0}  # lines to read by themselves come on top:
-TEXTS = 0.25  # their share of the pictures, once there are others
+SHARES = dict.fromkeys(KINDS, 1.0) | {"reading": 0.0, "lines": 2.0}  # of the pictures of all kinds
+TEXTS = 0.25  # share of single lines to read among all pictures, once there are others
 EYES = ("eyes", "merger")
 NOT_EYES = tuple(part for part in LEARNS["teacher"] if part not in EYES)
 
