@@ -338,9 +338,7 @@ def test_a_full_disk_leaves_no_half_of_a_file_and_is_told(teacher, processor, tm
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr(saving, "save_file", full)
-    with pytest.raises(
-        OSError, match=r"seen.safetensors could not be written \(No space left.*make room and"
-    ):
+    with pytest.raises(OSError, match=r"seen.safetensors could not be written \(No space left.*make room and"):
         kept.save(tmp_path / "seen.safetensors", {"some": seen(teacher, drawn(Few(processor), 1))}, told="few")
     assert not list(tmp_path.iterdir())
 
